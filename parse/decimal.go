@@ -1,0 +1,105 @@
+package parse
+
+import (
+	"errors"
+	"math"
+	"strings"
+)
+
+var (
+	errNotDecimal = errors.New("not a decimal number")
+	errNotCents   = errors.New("more than two decimals")
+	errTooLarge   = errors.New("too large")
+)
+
+// splitDecimal takes a decimal number apart: an optional minus, digits and, after
+// a point, digits. It is the form of every number of the FA schemas; a plus, a
+// comma, an exponent, ".5" and "5." are errors.
+func splitDecimal(s string) (negative bool, whole, fraction string, err error) {
+	s, negative = strings.CutPrefix(s, "-")
+	whole, fraction, point := strings.Cut(s, ".")
+	if !isDigits(whole) || point && !isDigits(fraction) {
+		return false, "", "", errNotDecimal
+	}
+	return negative, whole, fraction, nil
+}
+
+func isDigits(s string) bool {
+	for i := range len(s) {
+		if s[i] < '0' || s[i] > '9' {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// hundredths reads an amount as hundredths of the unit, digit by digit: no amount
+// passes through a float. The largest is 92 233 720 368 547 758.07; the schemas
+// allow eighteen digits (TKwotowy).
+func hundredths(s string) (int64, error) {
+	negative, whole, fraction, err := splitDecimal(s)
+	if err != nil {
+		return 0, err
+	}
+	if len(fraction) > 2 {
+		return 0, errNotCents
+	}
+	var value int64
+	for _, digits := range [...]string{whole, fraction, "00"[len(fraction):]} {
+		for i := range len(digits) {
+			digit := int64(digits[i] - '0')
+			if value > (math.MaxInt64-digit)/10 {
+				return 0, errTooLarge
+			}
+			value = value*10 + digit
+		}
+	}
+	if negative {
+		value = -value
+	}
+	return value, nil
+}
+
+// canonicalDecimal is s with no needless zeros: "2.000" is "2", "-0.0" is "0".
+func canonicalDecimal(s string) (string, error) {
+	negative, whole, fraction, err := splitDecimal(s)
+	if err != nil {
+		return "", err
+	}
+	whole = strings.TrimLeft(whole, "0")
+	if whole == "" {
+		whole = "0"
+	}
+	if fraction = strings.TrimRight(fraction, "0"); fraction != "" {
+		whole += "." + fraction
+	}
+	if negative && whole != "0" {
+		whole = "-" + whole
+	}
+	return whole, nil
+}
+
+// total is a sum of amounts, stated when at least one of them is. It is voided by
+// an amount that could not be read: part of a sum would pass for the whole.
+type total struct {
+	sum  Minor
+	void bool
+}
+
+func (t *total) add(m Minor) {
+	if !m.Stated {
+		return
+	}
+	if m.Value > 0 && t.sum.Value > math.MaxInt64-m.Value || m.Value < 0 && t.sum.Value < math.MinInt64-m.Value {
+		t.void = true
+		return
+	}
+	t.sum = Minor{t.sum.Value + m.Value, true}
+}
+
+func (t *total) minor() Minor {
+	if t.void {
+		return Minor{}
+	}
+	return t.sum
+}

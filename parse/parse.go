@@ -1,0 +1,107 @@
+package parse
+
+import (
+	"bytes"
+	"encoding/xml"
+	"errors"
+	"fmt"
+
+	"github.com/antchfx/xmlquery"
+)
+
+// Version numbers what [Parse] reads. It is raised when Parse reads more, or
+// reads better, so that rows written by an older parser can be read again.
+const Version = 1
+
+// ErrUnsupported marks an invoice in a form that is kept but not read yet: FA(1),
+// FA_RR, PEF, or one that this program does not know.
+var ErrUnsupported = errors.New("this form of invoice is stored but not read yet")
+
+// byteOrderMark is stripped: KSeF refuses it, but files that passed through other
+// tools have one.
+const byteOrderMark = "\ufeff"
+
+// Parse reads the XML of one invoice. It never returns nil: on an error the
+// Document holds Form, FormCode and Namespace as far as they are known, Form
+// being UNKNOWN otherwise.
+//
+// An error for which errors.Is(err, [ErrUnsupported]) holds means a sound document
+// in a form that is not read. Any other error means XML that is broken or beyond
+// the limits; its message is short and holds nothing of the document but element
+// names. A field that cannot be read is not an error: it is left empty and named
+// in Warnings.
+//
+// Parse is safe for concurrent use. It needs memory for the tree of the document,
+// usually thirty times the size of the XML and at most 250 MB, for the worst
+// document within the limits: bound how many calls run at once.
+func Parse(document []byte) (*Document, error) {
+	doc := &Document{Form: "UNKNOWN"}
+	document = bytes.TrimPrefix(document, []byte(byteOrderMark))
+	if err := (&scanner{xml: document}).scan(); err != nil {
+		return doc, err
+	}
+	// The zero CharsetReader keeps x/net's character tables out: UTF-8 or an error.
+	tree, err := xmlquery.ParseWithOptions(bytes.NewReader(document), xmlquery.ParserOptions{
+		Decoder: &xmlquery.DecoderOptions{Strict: true},
+	})
+	if err != nil {
+		return doc, wellFormedness(err)
+	}
+	root := rootElement(tree)
+	form := formOf(root)
+	doc.Form, doc.FormCode, doc.Namespace = form.name, form.code, root.NamespaceURI
+	r := reader{doc: doc, namespace: root.NamespaceURI}
+	r.formCode(root)
+	if !form.readable {
+		return doc, fmt.Errorf("form %s, root element %s: %w", form.name, shown(root.Data), ErrUnsupported)
+	}
+	r.faktura(root)
+	return doc, nil
+}
+
+// form is a kind of document that KSeF keeps.
+type form struct {
+	name     string // Document.Form
+	code     string // systemCode of the API's FormCode; "" when the document must say it
+	readable bool
+}
+
+// formOf tells the form by the namespace and the name of the root element. The
+// prefix is the issuer's choice, and FA_RR has the root name of FA.
+func formOf(root *xmlquery.Node) form {
+	switch root.NamespaceURI + " " + root.Data {
+	case "http://crd.gov.pl/wzor/2025/06/25/13775/ Faktura":
+		return form{"FA", "FA (3)", true}
+	case "http://crd.gov.pl/wzor/2023/06/29/12648/ Faktura":
+		return form{"FA", "FA (2)", true}
+	case "http://crd.gov.pl/wzor/2021/11/29/11089/ Faktura":
+		return form{"FA", "FA (1)", false}
+	case "http://crd.gov.pl/wzor/2026/03/06/14189/ Faktura",
+		"http://crd.gov.pl/wzor/2026/02/17/14164/ Faktura":
+		return form{"FA_RR", "FA_RR (1)", false}
+	case "urn:oasis:names:specification:ubl:schema:xsd:Invoice-2 Invoice":
+		return form{"PEF", "PEF (3)", false}
+	case "urn:oasis:names:specification:ubl:schema:xsd:CreditNote-2 CreditNote":
+		return form{"PEF_KOR", "PEF_KOR (3)", false}
+	default:
+		return form{name: "UNKNOWN"}
+	}
+}
+
+// wellFormedness drops the message of encoding/xml, which quotes the document.
+func wellFormedness(err error) error {
+	if syntax, ok := errors.AsType[*xml.SyntaxError](err); ok {
+		return fmt.Errorf("invoice XML line %d: not well-formed: an undeclared entity, a forbidden character or a malformed name", syntax.Line)
+	}
+	return errors.New("invoice XML is not well-formed: an undeclared namespace prefix or an unknown version of XML")
+}
+
+// rootElement finds the root. It is not the XPath /*, which in xpath 1.3 also
+// matches processing instructions.
+func rootElement(tree *xmlquery.Node) *xmlquery.Node {
+	n := tree.FirstChild
+	for n.Type != xmlquery.ElementNode { // xmlquery gives no tree without an element
+		n = n.NextSibling
+	}
+	return n
+}
