@@ -1,0 +1,163 @@
+// Package config reads config.toml: which mirrors there are, what each one
+// copies, where to, how often, and where its secrets are kept. It reports every
+// mistake at once, each with its key, its value and what is expected.
+//
+// It starts nothing, knows nothing of KSeF's protocol, and imports no other
+// package of the project. The file itself, with every key, its default and its
+// reason, is written from manual.toml.tmpl.
+package config
+
+import (
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/BurntSushi/toml"
+)
+
+// Config is one configuration file, checked.
+type Config struct {
+	// DataDir is the folder that holds one folder per mirror. [Load] makes it
+	// absolute; in [Default] it is relative to the configuration file's folder.
+	DataDir string
+	Log     Log
+	// Mirrors is sorted by name and, after [Load], never empty.
+	Mirrors []Mirror
+}
+
+// Log says how much is logged, and in which form.
+type Log struct {
+	Level slog.Level // debug, info, warn or error
+	// Format is "text", "json", or "auto": text on a terminal, JSON otherwise.
+	Format string
+}
+
+// Mirror is one named configuration: whose invoices, from which environment,
+// how often, and into which folder.
+type Mirror struct {
+	Name        string // a safe folder name, unique without regard to case
+	Environment string // "test", "demo" or "prod"
+	// APIURL replaces the environment's address; empty means the environment's
+	// own. It has no slash at its end.
+	APIURL  string
+	Context Context
+	// Roles holds at least one of "seller", "buyer", "third_party" and
+	// "authorized", each at most once.
+	Roles []string
+	// Since is the day, at 00:00 UTC, from which a new mirror copies invoices.
+	Since    time.Time
+	Interval time.Duration // from the start of one cycle to the start of the next
+	// Layout is the pattern of folder and file names, as the operator wrote it.
+	Layout string
+	Auth   Auth
+	Dir    string // DataDir joined with Name: the mirror's own folder, absolute
+}
+
+// Auth says how a mirror logs in.
+type Auth struct {
+	Method string // "token"
+	Token  Reference
+}
+
+// Default gives the configuration of a file without any key. It has no mirror,
+// so it is not yet valid.
+func Default() Config {
+	return Config{DataDir: "data", Log: Log{Level: slog.LevelInfo, Format: "auto"}}
+}
+
+// DefaultMirror gives the values of the keys that a mirror may leave out. Name,
+// Environment, Context and Auth.Token have no default: a wrong guess would copy
+// the wrong company's invoices, or those of a test system.
+func DefaultMirror() Mirror {
+	return Mirror{
+		Roles: slices.Clone(roles),
+		// The first permanent-storage date of KSeF 2.0 in production.
+		Since:    time.Date(2026, time.February, 1, 0, 0, 0, 0, time.UTC),
+		Interval: 15 * time.Minute,
+		Layout:   "{role}/{year}/{month}/{date}_{counterparty}_{invoice}",
+		Auth:     Auth{Method: "token"},
+	}
+}
+
+// Load reads and checks the file at path. Relative paths in it are resolved
+// against its folder, never against the working directory, which for a Windows
+// service is System32. checkLayout says what is wrong with a layout; nil accepts
+// every layout.
+//
+// The error is a [Problems] when the file was read and understood as TOML but
+// says something wrong; it then holds every problem. Any other error names the
+// file. Secrets kept in files are read once to see that they are there and
+// private; the others are looked at only by [Reference.Read], because whoever
+// checks a configuration rarely has the service's environment.
+func Load(path string, checkLayout func(string) error) (*Config, error) {
+	data, err := os.ReadFile(path) // #nosec G304 -- the operator names the file
+	if err != nil {
+		return nil, fmt.Errorf("read configuration: %w", err)
+	}
+	absolute, err := filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("locate configuration %s: %w", path, err)
+	}
+	config, problems, err := decode(path, filepath.Dir(absolute), data, time.Now(), checkLayout)
+	if err != nil {
+		return nil, err
+	}
+	for _, mirror := range config.Mirrors {
+		if mirror.Auth.Token.Scheme != schemeFile {
+			continue
+		}
+		if _, err := mirror.Auth.Token.read(); err != nil {
+			problems = append(problems, Problem{
+				File:  path,
+				Key:   shown(toml.Key{"mirror", mirror.Name, "auth", "token"}),
+				Value: mirror.Auth.Token.String(),
+				Want:  err.Error(),
+			})
+		}
+	}
+	if len(problems) > 0 {
+		return nil, problems
+	}
+	return config, nil
+}
+
+// Path gives the configuration file to load: the one named by flag, else
+// config.toml in the working directory, else the system's
+// (/etc/ksefmirror/config.toml, or %ProgramData%\ksefmirror\config.toml on
+// Windows). The error lists where it looked. A file named by flag is not looked
+// at, so that [Load] reports what is wrong with it.
+func Path(flag string) (string, error) {
+	return find(flag, "config.toml", systemPath())
+}
+
+func find(flag string, places ...string) (string, error) {
+	if flag != "" {
+		return flag, nil
+	}
+	for _, place := range places {
+		// A file that is there but cannot be looked at is the one that was
+		// meant; passing over it would run another configuration in silence.
+		if _, err := os.Stat(place); err == nil || !isAbsent(err) {
+			return place, nil
+		}
+	}
+	return "", fmt.Errorf("no configuration file: looked for %s; name one with --config FILE or write one with ksefmirror config init: %w",
+		strings.Join(places, " and "), fs.ErrNotExist)
+}
+
+func systemPath() string {
+	if runtime.GOOS != "windows" {
+		return "/etc/ksefmirror/config.toml"
+	}
+	folder := os.Getenv("ProgramData")
+	if folder == "" {
+		folder = `C:\ProgramData`
+	}
+	return filepath.Join(folder, "ksefmirror", "config.toml")
+}

@@ -1,0 +1,466 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"net/url"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/BurntSushi/toml"
+)
+
+// The tables of the file. Every value is any, so that a number where a text
+// belongs is one problem among the others, not the end of the reading.
+type (
+	fileTable struct {
+		DataDir any                    `toml:"data_dir"`
+		Log     logTable               `toml:"log"`
+		Mirror  map[string]mirrorTable `toml:"mirror"`
+	}
+	logTable struct {
+		Level  any `toml:"level"`
+		Format any `toml:"format"`
+	}
+	mirrorTable struct {
+		Environment any       `toml:"environment"`
+		APIURL      any       `toml:"api_url"`
+		Context     any       `toml:"context"`
+		Roles       any       `toml:"roles"`
+		Since       any       `toml:"since"`
+		Interval    any       `toml:"interval"`
+		Layout      any       `toml:"layout"`
+		Auth        authTable `toml:"auth"`
+	}
+	authTable struct {
+		Method any `toml:"method"`
+		Token  any `toml:"token"`
+	}
+)
+
+var (
+	environments = []string{"test", "demo", "prod"}
+	roles        = []string{"seller", "buyer", "third_party", "authorized"}
+	formats      = []string{"auto", "text", "json"}
+	levels       = map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError}
+)
+
+// decode reads and checks data, the contents of the file called name in folder,
+// without looking at any other file. The configuration is usable only when there
+// are no problems and no error.
+func decode(name, folder string, data []byte, now time.Time, checkLayout func(string) error) (*Config, Problems, error) {
+	var file fileTable
+	meta, err := toml.Decode(string(data), &file)
+	if parse := (toml.ParseError{}); errors.As(err, &parse) {
+		return nil, nil, syntaxError(name, parse)
+	}
+	c := &checker{file: name, folder: folder, now: now, checkLayout: checkLayout}
+	for _, key := range meta.Keys() {
+		c.checkTable(key, meta.Type(key...))
+	}
+	switch {
+	case len(c.problems) > 0:
+		// With a value where a table belongs, what Decode gave is not whole, and
+		// its keys would all seem to be missing.
+		return new(Config), c.problems, nil
+	case err != nil:
+		return nil, nil, fmt.Errorf("%s: a value stands where a table such as [log] belongs", name)
+	}
+	for _, key := range meta.Keys() {
+		c.checkKnown(key)
+	}
+	return c.config(file), c.problems, nil
+}
+
+// syntaxError says where the file is not TOML. The library's own message may
+// quote a value, and an inline secret without quotation marks is such a value:
+// only the message about a repeated key, which quotes no value, is passed on.
+func syntaxError(name string, err toml.ParseError) error {
+	reason := `not valid TOML; text stands in "quotation marks", Windows paths in 'single' ones`
+	if strings.HasPrefix(err.Message, "Key ") {
+		reason = err.Message
+	}
+	where := fmt.Sprintf("%s: line %d", name, err.Position.Line)
+	if err.LastKey != "" {
+		where += fmt.Sprintf(" (near %s)", shown(err.LastKey))
+	}
+	return fmt.Errorf("%s: %s", where, shown(reason))
+}
+
+// checker turns the tables of one file into a [Config] and collects problems.
+type checker struct {
+	file, folder string
+	now          time.Time
+	checkLayout  func(string) error
+	problems     Problems
+}
+
+// report adds a problem. A nil value is a missing key.
+func (c *checker) report(key toml.Key, value any, want string) {
+	problem := Problem{File: c.file, Key: shown(key), Want: want}
+	switch {
+	case value == nil:
+		problem.Want = "missing; " + want
+	case slices.Contains(key, "auth"):
+		// Beside the secrets, a wrong value may be a secret in the wrong place.
+		problem.Value = redacted
+	default:
+		problem.Value = shown(value)
+	}
+	c.problems = append(c.problems, problem)
+}
+
+// text gives value as a text, fallback when it is nil, and reports anything
+// else.
+func (c *checker) text(key toml.Key, value any, fallback string) (text string, ok bool) {
+	if value == nil {
+		return fallback, true
+	}
+	text, ok = value.(string)
+	if !ok {
+		c.report(key, value, "want text in quotation marks")
+	}
+	return text, ok
+}
+
+// oneOf is text for a key that has a few known values.
+func (c *checker) oneOf(key toml.Key, value any, fallback string, known []string) string {
+	text, ok := c.text(key, value, fallback)
+	if ok && !slices.Contains(known, text) {
+		c.report(key, value, "want "+alternatives(known))
+	}
+	return text
+}
+
+func (c *checker) config(file fileTable) *Config {
+	config := Default()
+	if dir, ok := c.text(toml.Key{"data_dir"}, file.DataDir, config.DataDir); ok {
+		switch {
+		case dir == "":
+			c.report(toml.Key{"data_dir"}, dir, "want a folder")
+		case strings.HasPrefix(dir, "~"):
+			c.report(toml.Key{"data_dir"}, dir, "want a path without ~, which only a shell understands")
+		case !filepath.IsAbs(dir):
+			dir = filepath.Join(c.folder, dir)
+		}
+		config.DataDir = filepath.Clean(dir)
+	}
+
+	level := c.oneOf(toml.Key{"log", "level"}, file.Log.Level, strings.ToLower(config.Log.Level.String()),
+		[]string{"debug", "info", "warn", "error"})
+	config.Log.Level = levels[level]
+	config.Log.Format = c.oneOf(toml.Key{"log", "format"}, file.Log.Format, config.Log.Format, formats)
+
+	if len(file.Mirror) == 0 {
+		c.report(toml.Key{"mirror"}, nil, "want at least one table [mirror.NAME]")
+	}
+	// Two mirrors of the same invoices would spend the same limits twice, and
+	// two in one folder would be one mirror with two minds.
+	folders := make(map[string]string)
+	sources := make(map[string]string)
+	for _, name := range slices.Sorted(maps.Keys(file.Mirror)) {
+		mirror := c.mirror(name, config.DataDir, file.Mirror[name])
+		config.Mirrors = append(config.Mirrors, mirror)
+
+		key := toml.Key{"mirror", name}
+		folder := strings.ToLower(name)
+		if other, taken := folders[folder]; taken {
+			c.report(key, name, fmt.Sprintf("want a name that differs from %s by more than case: both are one folder on Windows", shown(other)))
+		}
+		folders[folder] = name
+
+		if mirror.Environment == "" || mirror.Context == (Context{}) {
+			continue
+		}
+		source := strings.Join([]string{mirror.Environment, mirror.APIURL, mirror.Context.String()}, " ")
+		if other, taken := sources[source]; taken {
+			c.report(append(key, "context"), mirror.Context, fmt.Sprintf("want a context that mirror %s does not have in the same environment", shown(other)))
+		}
+		sources[source] = name
+	}
+	return &config
+}
+
+func (c *checker) mirror(name, dataDir string, table mirrorTable) Mirror {
+	key := func(rest ...string) toml.Key { return append(toml.Key{"mirror", name}, rest...) }
+	mirror := DefaultMirror()
+	mirror.Name = name
+	mirror.Dir = filepath.Join(dataDir, name)
+	if !validName(name) {
+		c.report(key(), name, "want a name of letters A-Z and a-z, digits, - _ and . that is a safe folder name: it begins with a letter or digit, does not end with a dot, has at most 64 characters and is no device name of Windows such as con or nul")
+	}
+
+	if table.Environment == nil {
+		c.report(key("environment"), nil, "want "+alternatives(environments))
+	} else {
+		mirror.Environment = c.oneOf(key("environment"), table.Environment, "", environments)
+	}
+
+	loopback := false
+	if text, ok := c.text(key("api_url"), table.APIURL, ""); ok && text != "" {
+		address, local, err := parseAPIURL(text)
+		if err != nil {
+			c.report(key("api_url"), text, err.Error())
+		}
+		mirror.APIURL, loopback = address, local
+	}
+
+	if table.Context == nil {
+		c.report(key("context"), nil, wantContext)
+	} else if text, ok := c.text(key("context"), table.Context, ""); ok {
+		context, err := ParseContext(text)
+		if err != nil {
+			c.report(key("context"), text, err.Error())
+		}
+		mirror.Context = context
+	}
+
+	if table.Roles != nil {
+		mirror.Roles = c.roles(key("roles"), table.Roles)
+	}
+
+	if text, ok := c.text(key("since"), table.Since, mirror.Since.Format(time.DateOnly)); ok {
+		since, err := time.Parse(time.DateOnly, text)
+		switch {
+		case err != nil:
+			c.report(key("since"), text, `want a day as YEAR-MONTH-DAY, such as "2026-02-01"`)
+		case since.Year() < 2022:
+			c.report(key("since"), text, "want 2022-01-01 or later: KSeF has no invoice from before 2022")
+		case since.After(c.now):
+			c.report(key("since"), text, "want a day that is not in the future, or the invoices until then would be missed")
+		}
+		mirror.Since = since
+	}
+
+	if text, ok := c.text(key("interval"), table.Interval, mirror.Interval.String()); ok {
+		interval, err := time.ParseDuration(text)
+		minimum := minimumInterval(mirror.Environment, loopback)
+		switch {
+		case err != nil || interval <= 0:
+			c.report(key("interval"), text, `want a duration with its unit, such as "15m" or "1h"`)
+		case interval < minimum:
+			c.report(key("interval"), text, fmt.Sprintf("want at least %q in this environment", strings.TrimSuffix(minimum.String(), "0s")))
+		}
+		mirror.Interval = interval
+	}
+
+	if text, ok := c.text(key("layout"), table.Layout, mirror.Layout); ok {
+		if c.checkLayout != nil {
+			if err := c.checkLayout(text); err != nil {
+				c.report(key("layout"), text, err.Error())
+			}
+		}
+		mirror.Layout = text
+	}
+
+	mirror.Auth.Method, _ = c.text(key("auth", "method"), table.Auth.Method, mirror.Auth.Method)
+	if method, ok := table.Auth.Method.(string); ok && method != "token" {
+		want := `want "token"`
+		if method == "certificate" {
+			want = `want "token": this version cannot yet log in with a certificate`
+		}
+		c.report(key("auth", "method"), method, want)
+	}
+	if table.Auth.Token == nil {
+		c.report(key("auth", "token"), nil, wantReference)
+	} else if text, ok := c.text(key("auth", "token"), table.Auth.Token, ""); ok {
+		reference, err := parseReference(text, c.folder)
+		if err != nil {
+			c.report(key("auth", "token"), text, err.Error())
+		}
+		mirror.Auth.Token = reference
+	}
+	return mirror
+}
+
+func (c *checker) roles(key toml.Key, value any) []string {
+	want := "want a list of at least one of " + strings.Join(roles, ", ")
+	list, ok := value.([]any)
+	if !ok || len(list) == 0 {
+		c.report(key, value, want)
+		return nil
+	}
+	var chosen []string
+	for _, item := range list {
+		role, ok := item.(string)
+		switch {
+		case !ok || !slices.Contains(roles, role):
+			c.report(key, item, want)
+		case slices.Contains(chosen, role):
+			c.report(key, role, "want every role at most once")
+		default:
+			chosen = append(chosen, role)
+		}
+	}
+	return chosen
+}
+
+// minimumInterval is the shortest time between two cycles. KSeF asks for 15
+// minutes between two queries for the same role (incremental download guide,
+// przyrostowe-pobieranie-faktur.md). On test, where people try things out, a
+// minute is let pass; the limits are kept there all the same. A simulator on this
+// machine (loopback) bears anything.
+func minimumInterval(environment string, loopback bool) time.Duration {
+	switch {
+	case loopback:
+		return 0
+	case environment == "test":
+		return time.Minute
+	}
+	return 15 * time.Minute
+}
+
+// parseAPIURL gives the address without a slash at its end, its host in lower
+// case, and whether it is on this machine. The error says what is expected.
+func parseAPIURL(text string) (address string, loopback bool, err error) {
+	u, err := url.Parse(text)
+	if err != nil || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" ||
+		(u.Scheme != "http" && u.Scheme != "https") {
+		return "", false, errors.New(`want an address such as "https://HOST/v2", without a user, a query or a fragment`)
+	}
+	ip, err := netip.ParseAddr(u.Hostname())
+	loopback = u.Hostname() == "localhost" || err == nil && ip.IsLoopback()
+	if u.Scheme == "http" && !loopback {
+		return "", false, errors.New("want https: plain http is only for a simulator on this machine (localhost, 127.0.0.1)")
+	}
+	u.Host = strings.ToLower(u.Host)
+	return strings.TrimRight(u.String(), "/"), loopback, nil
+}
+
+var (
+	namePattern = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9_-])?$`)
+	// Windows reserves these with any extension and in any case.
+	deviceName = regexp.MustCompile(`(?i)^(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|$)`)
+)
+
+func validName(name string) bool {
+	return namePattern.MatchString(name) && !deviceName.MatchString(name)
+}
+
+// checkTable reports a key whose value is not the table it should be.
+func (c *checker) checkTable(key toml.Key, kind string) {
+	_, isTable := knownKeys()[tableOf(key)]
+	if isTable || tableOf(key) == "mirror" {
+		if kind == "Hash" || kind == "" { // "": a table that only its own tables mention
+			return
+		}
+		want := key.String()
+		if want == "mirror" {
+			want = "mirror.NAME"
+		}
+		c.unwelcome(key, fmt.Sprintf("want a table: a line [%s], and its keys in the lines after it", want))
+	}
+}
+
+// checkKnown reports the first part of key that its table does not have. The
+// library itself would pass over it, or take it for a key that differs only in
+// case.
+func (c *checker) checkKnown(key toml.Key) {
+	for i, name := range key {
+		table := tableOf(key[:i])
+		known, exists := knownKeys()[table]
+		if !exists || slices.Contains(known, name) {
+			continue
+		}
+		want := "no such key; want one of " + strings.Join(known, ", ")
+		if near := nearest(name, known); near != "" {
+			want = fmt.Sprintf("no such key; did you mean %s?", near)
+		}
+		for other, keys := range knownKeys() {
+			if other != table && slices.Contains(keys, name) {
+				want = "no such key here; it belongs " + placeOf(other)
+			}
+		}
+		c.unwelcome(key[:i+1], want)
+		return
+	}
+}
+
+// unwelcome reports a key whose value is not looked at, and not shown: nobody
+// knows what it is. A key that several others begin with is reported once.
+func (c *checker) unwelcome(key toml.Key, want string) {
+	problem := Problem{File: c.file, Key: shown(key), Value: redacted, Want: want}
+	if !slices.Contains(c.problems, problem) {
+		c.problems = append(c.problems, problem)
+	}
+}
+
+// knownKeys gives the keys of every table by the table's name, as [tableOf]
+// writes it.
+func knownKeys() map[string][]string {
+	return map[string][]string{
+		"":                 keysOf(reflect.TypeFor[fileTable]()),
+		"log":              keysOf(reflect.TypeFor[logTable]()),
+		"mirror.NAME":      keysOf(reflect.TypeFor[mirrorTable]()),
+		"mirror.NAME.auth": keysOf(reflect.TypeFor[authTable]()),
+	}
+}
+
+func keysOf(table reflect.Type) []string {
+	keys := make([]string, table.NumField())
+	for i := range keys {
+		keys[i] = table.Field(i).Tag.Get("toml")
+	}
+	return keys
+}
+
+// tableOf names the table at key, whatever mirror it is in.
+func tableOf(key toml.Key) string {
+	if len(key) > 1 && key[0] == "mirror" {
+		key = slices.Clone(key)
+		key[1] = "NAME"
+	}
+	return strings.Join(key, ".")
+}
+
+func placeOf(table string) string {
+	if table == "" {
+		return "at the top of the file, before the first table"
+	}
+	return "in [" + table + "]"
+}
+
+// nearest gives the known word that text is most likely a misspelling of, or "".
+func nearest(text string, known []string) string {
+	best, fewest := "", 3
+	for _, word := range known {
+		if edits := distance(strings.ToLower(text), word); edits < fewest && edits < len(word)-1 {
+			best, fewest = word, edits
+		}
+	}
+	return best
+}
+
+// distance counts the characters to insert, delete or replace to turn a into b
+// (Levenshtein).
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			replace := diagonal
+			if a[i] != b[j] {
+				replace++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(replace, row[j]+1, diagonal+1)
+		}
+	}
+	return row[len(b)]
+}
+
+func alternatives(words []string) string {
+	last := len(words) - 1
+	return strings.Join(words[:last], ", ") + " or " + words[last]
+}

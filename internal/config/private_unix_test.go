@@ -1,0 +1,74 @@
+//go:build !windows
+
+package config
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+func TestSecretOpenToOthers(t *testing.T) {
+	folder := t.TempDir()
+	for _, test := range []struct {
+		mode   os.FileMode
+		refuse bool
+	}{
+		{0o600, false}, {0o400, false}, {0o700, false},
+		{0o640, true}, {0o604, true}, {0o620, true}, {0o602, true}, {0o601, true}, {0o644, true}, {0o777, true},
+	} {
+		t.Run(fmt.Sprintf("%#o", test.mode), func(t *testing.T) {
+			path := filepath.Join(folder, test.mode.String())
+			write(t, path, "hunter2")
+			if err := os.Chmod(path, test.mode); err != nil {
+				t.Fatal(err)
+			}
+			got, err := Reference{"file", path}.Read()
+			if !test.refuse {
+				if got != "hunter2" || err != nil {
+					t.Errorf("got %q, %v", got, err)
+				}
+				return
+			}
+			if got != "" || err == nil || !strings.Contains(err.Error(), fmt.Sprintf("chmod 600 %q", path)) {
+				t.Errorf("got %q, %v; want an error with the chmod to run", got, err)
+			}
+
+			config := filepath.Join(folder, "config.toml")
+			write(t, config, replace(t, good, "env:ACME_TOKEN", "file:"+path))
+			var problems Problems
+			if _, err := Load(config, nil); !errors.As(err, &problems) || len(problems) != 1 || problems[0].Key != "mirror.acme.auth.token" {
+				t.Errorf("Load: got %v, want the secret as its one problem", err)
+			}
+		})
+	}
+}
+
+func TestSecretOfAnotherUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give a file to another user")
+	}
+	path := filepath.Join(t.TempDir(), "token")
+	write(t, path, "hunter2")
+	if err := os.Chown(path, 12345, 12345); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := (Reference{"file", path}).Read(); got != "" || err == nil || !strings.Contains(err.Error(), "belongs to user 12345") {
+		t.Errorf("got %q, %v; want an error that names the owner", got, err)
+	}
+}
+
+// TestSecretIsAPipe would hang if the pipe were opened.
+func TestSecretIsAPipe(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "token")
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := (Reference{"file", path}).Read(); err == nil || !strings.Contains(err.Error(), "regular file") {
+		t.Errorf("got %v", err)
+	}
+}

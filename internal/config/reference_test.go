@@ -1,0 +1,131 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestReadSecret(t *testing.T) {
+	folder := t.TempDir()
+	path := filepath.Join(folder, "token")
+	for _, test := range []struct{ name, content, want, problem string }{
+		{"plain", "se|cr-et", "se|cr-et", ""},
+		{"line end", "secret\n", "secret", ""},
+		{"windows line end", "secret\r\n", "secret", ""},
+		{"blank lines", "\n secret \n\n", "secret", ""},
+		{"empty", "", "", "empty"},
+		{"only a line end", "\n", "", "empty"},
+		{"two lines", "secret\nsecret\n", "", "one line"},
+		{"two words", "secret secret", "", "one line"},
+		{"byte order mark", "\ufeffsecret\n", "", "byte order mark"},
+		{"UTF-16", "s\x00e\x00c\x00r\x00e\x00t\x00", "", "UTF-8"},
+		{"some other file", strings.Repeat("x", maxSecretBytes+1), "", "too long"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			write(t, path, test.content)
+			got, err := Reference{"file", path}.Read()
+			if test.problem == "" {
+				if got != test.want || err != nil {
+					t.Errorf("got %q, %v; want %q", got, err, test.want)
+				}
+				return
+			}
+			if got != "" || err == nil || !strings.Contains(err.Error(), test.problem) {
+				t.Fatalf("got %q, %v; want an error with %q", got, err, test.problem)
+			}
+			if strings.Contains(err.Error(), "secret secret") || !strings.Contains(err.Error(), "file:"+path) {
+				t.Errorf("the error shows the secret or does not name the file: %v", err)
+			}
+		})
+	}
+}
+
+// TestReadSecretAnew changes the secret between two readings.
+func TestReadSecretAnew(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "token")
+	reference := Reference{"file", path}
+	for _, want := range []string{"first", "second"} {
+		write(t, path, want)
+		if got, err := reference.Read(); got != want || err != nil {
+			t.Errorf("got %q, %v; want %q", got, err, want)
+		}
+	}
+}
+
+func TestReadSecretElsewhere(t *testing.T) {
+	folder := t.TempDir()
+	write(t, filepath.Join(folder, "acme.token"), "credential\n")
+	// systemd makes credentials private in its own way; their mode may say
+	// otherwise.
+	if err := os.Chmod(filepath.Join(folder, "acme.token"), 0o440); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("CREDENTIALS_DIRECTORY", folder)
+	t.Setenv("ACME_TOKEN", "variable")
+	t.Setenv("EMPTY_TOKEN", "")
+
+	for _, test := range []struct {
+		reference     Reference
+		want, problem string
+	}{
+		{Reference{"cred", "acme.token"}, "credential", ""},
+		{Reference{"env", "ACME_TOKEN"}, "variable", ""},
+		{Reference{"cred", "none"}, "", "read secret cred:none: "},
+		{Reference{"env", "NO_SUCH_TOKEN"}, "", "read secret env:NO_SUCH_TOKEN: the environment variable is not set"},
+		{Reference{"env", "EMPTY_TOKEN"}, "", "empty"},
+		{Reference{"file", folder}, "", "regular file"},
+		{Reference{}, "", "no secret is configured"},
+	} {
+		got, err := test.reference.Read()
+		if got != test.want || (err != nil) != (test.problem != "") || err != nil && !strings.Contains(err.Error(), test.problem) {
+			t.Errorf("%s: got %q, %v; want %q, %q", test.reference, got, err, test.want, test.problem)
+		}
+	}
+
+	t.Setenv("CREDENTIALS_DIRECTORY", "")
+	if _, err := (Reference{"cred", "acme.token"}).Read(); err == nil || !strings.Contains(err.Error(), "LoadCredential=") {
+		t.Errorf("got %v, want an error that says where credentials exist", err)
+	}
+}
+
+func TestParseReference(t *testing.T) {
+	folder := home(t)
+	elsewhere := filepath.Join(filepath.Dir(folder), "elsewhere")
+	for text, want := range map[string]Reference{
+		"file:secrets/acme.token":   {"file", filepath.Join(folder, "secrets", "acme.token")},
+		"file:../acme.token":        {"file", filepath.Join(filepath.Dir(folder), "acme.token")},
+		"file:" + elsewhere:         {"file", elsewhere},
+		"env:ACME_TOKEN":            {"env", "ACME_TOKEN"},
+		"cred:ksefmirror.acme-1.tk": {"cred", "ksefmirror.acme-1.tk"},
+	} {
+		got, err := parseReference(text, folder)
+		if got != want || err != nil {
+			t.Errorf("%s: got %v, %v; want %v", text, got, err, want)
+		}
+		if again, err := parseReference(got.String(), folder); again != want || err != nil {
+			t.Errorf("%s: its String is read as %v, %v", text, again, err)
+		}
+	}
+}
+
+func TestGrantsEveryone(t *testing.T) {
+	for descriptor, want := range map[string]bool{
+		"D:PAI(A;;FA;;;SY)(A;;FA;;;BA)(A;;FR;;;S-1-5-80-1234-5678)": false,
+		"O:BAG:SYD:P(A;;FA;;;OW)(A;;FA;;;BA)(A;;FA;;;SY)":           false,
+		"D:(D;;FA;;;WD)(A;;FA;;;BA)":                                false,
+		"D:P":                                                       false, // an empty list grants nothing
+		"D:AI(A;ID;FA;;;SY)(A;ID;FA;;;BA)(A;ID;0x1200a9;;;BU)":      true,
+		"D:(A;;FR;;;WD)":                                            true,
+		"D:(A;;FA;;;BA)(A;;FR;;;S-1-5-11)":                          true,
+		`D:(XA;;FR;;;AU;(@User.Title=="x"))`:                        true,
+		"D:NO_ACCESS_CONTROL":                                       true,
+		"O:BAG:SY":                                                  true,
+		"":                                                          true,
+	} {
+		if got := grantsEveryone(descriptor); got != want {
+			t.Errorf("%s: got %v, want %v", descriptor, got, want)
+		}
+	}
+}
