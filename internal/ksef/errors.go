@@ -1,0 +1,352 @@
+package ksef
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"html"
+	"mime"
+	"net/http"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+)
+
+// What callers decide by; each is inside an [Error].
+var (
+	// ErrNothingNew (21183): the range begins after the high water mark. Nothing
+	// is missing; ask again later. From QueryMetadata.
+	ErrNothingNew = errors.New("the range begins after what KSeF guarantees to be complete; ask again later")
+	// ErrNotAvailableYet (21165): the invoice exists but cannot be downloaded
+	// yet. From Invoice.
+	ErrNotAvailableYet = errors.New("the invoice cannot be downloaded yet; ask again later")
+	// ErrNotFound (21164): KSeF knows no such invoice, or this context may not
+	// see it. From Invoice.
+	ErrNotFound = errors.New("KSeF has no such invoice for this context")
+	// ErrHashMismatch: the bytes served do not have the hash that KSeF sent with
+	// them. From Invoice, which returns the bytes too, as evidence.
+	ErrHashMismatch = errors.New("the bytes do not match the hash that KSeF sent with them")
+	// ErrForbidden (403): the session is valid but may not do this; Reason and
+	// Details say why. From every method of Client.
+	ErrForbidden = errors.New("KSeF does not allow this; check the permissions of the token")
+)
+
+// KSeF's error codes that this package acts upon (open-api).
+const (
+	codeInvalidChallenge   = 21111 // POST /auth/ksef-token
+	codeInvoiceNotFound    = 21164 // GET /invoices/ksef/{ksefNumber}
+	codeInvoiceNotYet      = 21165 // the same
+	codeRangeBeyondHWM     = 21183 // POST /invoices/query/metadata
+	codeUnknownPublicKey   = 21470 // POST /auth/ksef-token
+	reasonSecurityBlocked  = "security-service-blocked"
+	reasonMethodNotAllowed = "auth-method-not-allowed"
+)
+
+// Error is a request that did not succeed. It names the operation but not the
+// invoice, whose KSeF number contains a NIP; the caller knows which it was.
+type Error struct {
+	Op          string // such as "download invoice"
+	HTTPStatus  int    // 0: no answer came
+	Code        int    // KSeF's code, the first if there are several; 0: none
+	Reason      string // reasonCode of a 403, such as "missing-permissions"
+	Description string // KSeF's text, in Polish, cleaned and without NIPs
+	Details     []string
+	Reference   string        // traceId, referenceNumber or incidentId: what KSeF's support asks for
+	RetryAfter  time.Duration // what KSeF asked to wait; 0: it did not ask
+	Err         error         // a sentinel of this package, a *BudgetError, or what went wrong here; may be nil
+}
+
+// Error is one line in English, with KSeF's own words after it.
+func (e *Error) Error() string {
+	var b strings.Builder
+	b.WriteString(e.Op)
+	if e.HTTPStatus != 0 {
+		fmt.Fprintf(&b, ": HTTP %d", e.HTTPStatus)
+	}
+	if e.Code != 0 {
+		fmt.Fprintf(&b, ", KSeF code %d", e.Code)
+	}
+	if e.Reason != "" {
+		fmt.Fprintf(&b, ", %s", e.Reason)
+	}
+	if e.Err != nil {
+		fmt.Fprintf(&b, ": %v", e.Err)
+	}
+	if said := append(slices.DeleteFunc([]string{e.Description}, isEmpty), e.Details...); len(said) > 0 {
+		fmt.Fprintf(&b, " (KSeF says: %s)", strings.Join(said, "; "))
+	}
+	if e.Reference != "" {
+		fmt.Fprintf(&b, " [reference %s]", e.Reference)
+	}
+	return b.String()
+}
+
+// Unwrap gives Err.
+func (e *Error) Unwrap() error { return e.Err }
+
+// Retryable reports whether the same request may succeed later without anyone
+// changing anything.
+func (e *Error) Retryable() bool {
+	switch {
+	case e.Code == codeInvoiceNotYet, e.Code == codeRangeBeyondHWM:
+		return true
+	case e.HTTPStatus < 400: // no answer, or one that was not what KSeF sends
+		return true
+	case e.HTTPStatus == http.StatusForbidden: // by KSeF, or by the firewall before it
+		return !errors.Is(e.Err, ErrForbidden)
+	}
+	return e.HTTPStatus >= 500 || e.HTTPStatus == http.StatusTooManyRequests ||
+		e.HTTPStatus == http.StatusRequestTimeout || e.HTTPStatus == http.StatusUnauthorized
+}
+
+// LoginError says why there is no session. A Terminal one needs a person: the
+// client sends no further logins until its token has changed.
+type LoginError struct {
+	Status    int // of the login (open-api, AuthenticationOperationStatusResponse); 0: KSeF gave none
+	Terminal  bool
+	Message   string // what happened and what to do
+	Details   []string
+	Reference string // the login's reference number, for KSeF's support; may be ""
+	Err       error  // what lies behind it; may be nil
+}
+
+// Error is one line in English, with KSeF's own words after it.
+func (e *LoginError) Error() string {
+	var b strings.Builder
+	b.WriteString("log in to KSeF")
+	if e.Status != 0 {
+		fmt.Fprintf(&b, ": status %d", e.Status)
+	}
+	fmt.Fprintf(&b, ": %s", e.Message)
+	if e.Err != nil {
+		fmt.Fprintf(&b, ": %v", e.Err)
+	}
+	if len(e.Details) > 0 {
+		fmt.Fprintf(&b, " (KSeF says: %s)", strings.Join(e.Details, "; "))
+	}
+	if e.Reference != "" {
+		fmt.Fprintf(&b, " [reference %s]", e.Reference)
+	}
+	return b.String()
+}
+
+// Unwrap gives Err.
+func (e *LoginError) Unwrap() error { return e.Err }
+
+// newLoginError says in plain English what the status of a login means (open-api,
+// AuthenticationOperationStatusResponse). KSeF's texts are Polish and change
+// between versions, so only the code counts.
+func newLoginError(status int, details []string, reference string) *LoginError {
+	var texts Error
+	texts.addDetails(details...)
+	e := &LoginError{Status: status, Details: texts.Details, Reference: clean(reference, 100)}
+	switch status {
+	case 100:
+		e.Message = "KSeF has not finished checking the login in time; try again later"
+	case 415:
+		e.Message = "the token has no permissions in this context; check whose context is configured, and give the token InvoiceRead in KSeF"
+	case 425:
+		e.Message = "the login was revoked in KSeF; find out by whom and why, then create a new token"
+	case 450:
+		e.Message = "KSeF does not accept the token: it is wrong, inactive, revoked or for another context; create a new token in KSeF and configure it"
+	case 460:
+		e.Message = "KSeF does not accept the certificate: it is invalid, suspended or revoked; get a new one"
+	case 470:
+		e.Message = "KSeF has the owner of these credentials on record as deceased; use the credentials of another person"
+	case 480:
+		e.Message = "KSeF blocked the login because it suspects a security incident; contact the Ministry of Finance through its form first"
+	case 500:
+		e.Message = "KSeF reports an unknown error of its own; try again later"
+	case 550:
+		e.Message = "KSeF cancelled the login for reasons of its own; try again later"
+	default:
+		e.Message = "KSeF answered with a status that this program does not know"
+	}
+	// An unknown refusal must not become a login loop; an unknown fault may pass.
+	e.Terminal = status >= 400 && status < 500
+	return e
+}
+
+// asLoginError turns the refusals of a login that only a person can mend into a
+// LoginError (open-api, ForbiddenProblemDetails), and leaves other errors alone.
+// A 403 for the IP address is left too: a laptop may change it.
+func asLoginError(err error) error {
+	e, ok := errors.AsType[*Error](err)
+	if !ok || !errors.Is(err, ErrForbidden) {
+		return err
+	}
+	var message string
+	switch e.Reason {
+	case reasonMethodNotAllowed:
+		message = "KSeF does not accept tokens for this; by law they end on 31.12.2026, and a KSeF certificate is needed instead"
+	case "missing-permissions", "context-type-not-allowed":
+		message = "the token may not log in to this context; check whose context is configured, and the permissions of the token"
+	default:
+		return err
+	}
+	return &LoginError{Terminal: true, Message: message, Err: err}
+}
+
+// errorBody has the fields of all the forms in which KSeF reports errors: Problem
+// Details and the older ExceptionResponse and TooManyRequestsResponse (open-api).
+type errorBody struct {
+	Title      string `json:"title"`
+	Detail     string `json:"detail"`
+	TraceID    string `json:"traceId"`
+	ReasonCode string `json:"reasonCode"`
+	Errors     []struct {
+		Code        json.Number `json:"code"`
+		Description string      `json:"description"`
+		Details     []string    `json:"details"`
+	} `json:"errors"`
+	Security struct {
+		IncidentID  string   `json:"incidentId"`
+		RequiredAny []string `json:"requiredAnyOfPermissions"`
+	} `json:"security"`
+	Exception struct {
+		List []struct {
+			Code        json.Number `json:"exceptionCode"`
+			Description string      `json:"exceptionDescription"`
+			Details     []string    `json:"details"`
+		} `json:"exceptionDetailList"`
+		Reference string `json:"referenceNumber"`
+	} `json:"exception"`
+	Status json.RawMessage `json:"status"` // a number, or the object of TooManyRequestsResponse
+}
+
+// parseError makes an Error of an answer other than 2xx. It takes what it
+// recognises and never fails: gateways and firewalls answer with HTML, or with
+// nothing at all.
+func parseError(op string, status int, contentType string, body []byte) *Error {
+	e := &Error{Op: op, HTTPStatus: status}
+	switch mediaType(contentType) {
+	case "application/json", "application/problem+json":
+		e.fill(body)
+	case "text/html":
+		// The title says who answered ("502 Bad Gateway"); the page says no more.
+		if title := htmlTitle.FindSubmatch(body); title != nil {
+			e.Description = clean(html.UnescapeString(string(title[1])), 100)
+		}
+	}
+	switch {
+	case e.Code == codeRangeBeyondHWM:
+		e.Err = ErrNothingNew
+	case e.Code == codeInvoiceNotYet:
+		e.Err = ErrNotAvailableYet
+	case e.Code == codeInvoiceNotFound:
+		e.Err = ErrNotFound
+	case status == http.StatusForbidden && e.Reason != reasonSecurityBlocked && (e.Reason != "" || e.Code != 0):
+		e.Err = ErrForbidden
+	}
+	return e
+}
+
+var htmlTitle = regexp.MustCompile(`(?is)<title[^>]*>([^<]*)`)
+
+// fill reads a JSON error body, of which any part may be missing or misshapen.
+func (e *Error) fill(body []byte) {
+	var b errorBody
+	// A field of the wrong type leaves the others filled; text that is not JSON
+	// leaves all of them empty. Both are still an error of this status.
+	_ = json.Unmarshal(body, &b)
+
+	add := func(code json.Number, description string, details []string) {
+		if n, err := strconv.Atoi(code.String()); err == nil && e.Code == 0 {
+			e.Code, e.Description = n, clean(description, 300)
+		} else {
+			e.addDetails(description)
+		}
+		e.addDetails(details...)
+	}
+	for _, one := range b.Errors {
+		add(one.Code, one.Description, one.Details)
+	}
+	for _, one := range b.Exception.List {
+		add(one.Code, one.Description, one.Details)
+	}
+	var tooMany struct {
+		Description string   `json:"description"`
+		Details     []string `json:"details"`
+	}
+	if json.Unmarshal(b.Status, &tooMany) == nil {
+		e.addDetails(tooMany.Details...)
+	}
+	if e.Description == "" {
+		for _, text := range []string{b.Detail, tooMany.Description, b.Title} {
+			if e.Description == "" {
+				e.Description = clean(text, 300)
+			}
+		}
+	}
+	e.Reason = clean(b.ReasonCode, 50)
+	if len(b.Security.RequiredAny) > 0 {
+		e.addDetails("needs one of " + strings.Join(b.Security.RequiredAny, ", "))
+	}
+	for _, reference := range []string{b.Security.IncidentID, b.TraceID, b.Exception.Reference} {
+		if e.Reference == "" {
+			e.Reference = clean(reference, 100)
+		}
+	}
+}
+
+// addDetails keeps a few texts: an answer of 64 KB must not become a log line.
+func (e *Error) addDetails(details ...string) {
+	for _, detail := range details {
+		if detail = clean(detail, 300); detail != "" && len(e.Details) < 10 {
+			e.Details = append(e.Details, detail)
+		}
+	}
+}
+
+var nipDigits = regexp.MustCompile(`\b[0-9]{10}\b`)
+
+// clean makes foreign text fit for a log line: no control or invisible
+// characters, no NIPs (which are for debug logs only), at most limit bytes.
+func clean(s string, limit int) string {
+	s = strings.ToValidUTF8(s, "")
+	s = strings.Map(func(r rune) rune {
+		switch {
+		case unicode.IsSpace(r):
+			return ' '
+		case !unicode.IsGraphic(r):
+			return -1
+		}
+		return r
+	}, s)
+	s = strings.TrimSpace(nipDigits.ReplaceAllString(s, "[NIP]"))
+	if len(s) > limit {
+		s = strings.ToValidUTF8(s[:limit], "") // a character cut in two goes as a whole
+	}
+	return s
+}
+
+func isEmpty(s string) bool { return s == "" }
+
+// mediaType is the type of a Content-Type header without its parameters, in
+// lower case; "" when there is none or it cannot be read.
+func mediaType(contentType string) string {
+	mediaType, _, err := mime.ParseMediaType(contentType)
+	if err != nil {
+		return ""
+	}
+	return mediaType
+}
+
+// parseRetryAfter reads a Retry-After header: seconds or an HTTP date after now
+// (RFC 9110, 10.2.3). It reports false for anything else, a date that has passed
+// included. KSeF sends seconds (limity-api.md); a proxy might not.
+func parseRetryAfter(value string, now time.Time) (time.Duration, bool) {
+	const longest = 365 * 24 * time.Hour // beyond it a Duration could overflow
+	value = strings.TrimSpace(value)
+	if seconds, err := strconv.ParseInt(value, 10, 64); err == nil {
+		return time.Duration(min(max(seconds, 0), int64(longest/time.Second))) * time.Second, seconds >= 0
+	}
+	at, err := http.ParseTime(value)
+	if err != nil || !at.After(now) {
+		return 0, false
+	}
+	return min(at.Sub(now), longest), true
+}
