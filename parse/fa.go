@@ -399,7 +399,7 @@ func (r *reader) paymentTerm(term *xmlquery.Node) bool {
 func (r *reader) paymentMethod(n *xmlquery.Node) string {
 	methods := [...]string{"cash", "card", "voucher", "cheque", "credit", "transfer", "mobile"}
 	if code := r.integer(n, 1, len(methods)); code > 0 {
-		return methods[code-1]
+		return methods[code-1] //nolint:gosec // integer gives 0 or 1 to len(methods)
 	}
 	return ""
 }

@@ -3,6 +3,7 @@ package ksef
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -190,7 +191,7 @@ func TestOfficialExamples(t *testing.T) {
 		t.Errorf("bad request: got %+v", e)
 	}
 	e = parseError("op", 403, "application/problem+json", spec.Components.Schemas["ForbiddenProblemDetails"].Example)
-	if e.Reason != "missing-permissions" || e.Err != ErrForbidden || len(e.Details) != 1 {
+	if e.Reason != "missing-permissions" || !errors.Is(e, ErrForbidden) || len(e.Details) != 1 {
 		t.Errorf("forbidden: got %+v", e)
 	}
 	e = parseError("op", 400, "application/json", spec.Components.Schemas["ExceptionResponse"].Example)

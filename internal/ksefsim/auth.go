@@ -437,7 +437,7 @@ func (s *Server) authorize(r *http.Request, kind tokenKind) (*login, *refusal) {
 
 // Usages of a public key (open-api, PublicKeyCertificateUsage).
 const (
-	usageToken     = "KsefTokenEncryption"
+	usageToken     = "KsefTokenEncryption" //nolint:gosec // the name of a usage, no credential
 	usageSymmetric = "SymmetricKeyEncryption"
 )
 

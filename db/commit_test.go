@@ -1,0 +1,519 @@
+package db
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"ksefmirror/parse"
+)
+
+// fill gives every field of v a value of its own.
+func fill(v reflect.Value, n *int64) {
+	*n++
+	switch {
+	case v.Type() == reflect.TypeFor[parse.Minor]():
+		v.Set(reflect.ValueOf(parse.Minor{Value: -*n, Stated: true}))
+	case v.Kind() == reflect.String:
+		v.SetString(fmt.Sprintf("text %d", *n))
+	case v.Kind() == reflect.Int:
+		v.SetInt(*n)
+	case v.Kind() == reflect.Bool:
+		v.SetBool(true)
+	case v.Kind() == reflect.Slice:
+		v.Set(reflect.MakeSlice(v.Type(), 2, 2))
+		for i := range v.Len() {
+			fill(v.Index(i), n)
+		}
+	case v.Kind() == reflect.Struct:
+		for i := range v.NumField() {
+			fill(v.Field(i), n)
+		}
+	}
+}
+
+// wantColumns gives the columns that the fields of a struct must be in: named
+// after the field, or as renamed says; "" for a field kept elsewhere.
+func wantColumns(v reflect.Value, renamed map[string]string) map[string]any {
+	want := map[string]any{}
+	for i := range v.NumField() {
+		name, listed := renamed[v.Type().Field(i).Name]
+		if !listed {
+			name = strings.ToLower(regexp.MustCompile(`([a-z0-9])([A-Z])`).ReplaceAllString(v.Type().Field(i).Name, "${1}_$2"))
+		}
+		if name == "" {
+			continue
+		}
+		switch field := v.Field(i).Interface().(type) {
+		case parse.Minor:
+			want[name+"_minor"] = field.Value
+		case string:
+			want[name] = field
+		case int:
+			want[name] = int64(field)
+		case bool:
+			want[name] = int64(1)
+		}
+	}
+	return want
+}
+
+// readRow gives the only row of a query by column.
+func readRow(t *testing.T, d *DB, query string, args ...any) map[string]any {
+	t.Helper()
+	rows, err := d.read.QueryContext(t.Context(), query, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	names, err := rows.Columns()
+	if err != nil {
+		t.Fatal(err)
+	}
+	values, targets := make([]any, len(names)), make([]any, len(names))
+	for i := range values {
+		targets[i] = &values[i]
+	}
+	if !rows.Next() {
+		t.Fatalf("%s: no row", query)
+	}
+	if err := rows.Scan(targets...); err != nil {
+		t.Fatal(err)
+	}
+	row := map[string]any{}
+	for i, name := range names {
+		row[name] = values[i]
+	}
+	return row
+}
+
+// Every field of a document must reach its own column.
+func TestCommitKeepsEveryField(t *testing.T) {
+	d := newTest(t)
+	in := testInvoice(1)
+	var n int64 = 1000
+	doc := &parse.Document{}
+	fill(reflect.ValueOf(doc).Elem(), &n)
+	doc.Parties[0].Kind, doc.Parties[1].Kind = "seller", "buyer"
+	doc.Parties[1].IDType = "Nip"
+	doc.Lines[0].Kind = "line"
+	in.Document = doc
+	in.CorrectedHash = hashOf([]byte("the offline invoice"))
+	commit(t, d, Batch{Role: "seller", Invoices: []Invoice{in}})
+
+	compare := func(query string, want map[string]any) {
+		t.Helper()
+		got := readRow(t, d, query)
+		for name, value := range got {
+			if value == nil {
+				t.Errorf("%s: column %s is NULL", query, name)
+			}
+		}
+		for name, value := range want {
+			if !reflect.DeepEqual(got[name], value) {
+				t.Errorf("%s: column %s is %v, want %v", query, name, got[name], value)
+			}
+		}
+	}
+	seller, buyer := doc.Parties[0], doc.Parties[1]
+	want := wantColumns(reflect.ValueOf(*doc), map[string]string{
+		"Namespace": "xml_namespace", "VATPLN": "vat_pln", "VAT": "vat", "Parties": "", "Lines": "", "VATRows": "", "Warnings": "",
+		"BuyerVATGroup": "buyer_vat_group", "PaymentKSeFID": "payment_ksef_id",
+	})
+	for name, value := range map[string]any{
+		"ksef_number": in.KSeFNumber, "api_invoice_type": "Vat", "invoicing_mode": "Online",
+		"invoicing_at": "2026-11-05T12:00:00.1234567Z", "acquired_at": "2026-11-05T12:00:01.0000000Z", "stored_at": "2026-11-05T12:00:01.0000000Z",
+		"received_date": "2026-11-05", "api_net_minor": int64(100000), "api_vat_pln_minor": int64(23000), "api_gross_minor": int64(123000),
+		"invoice_hash": in.Hash, "corrected_offline_hash": in.CorrectedHash,
+		"seller_nip": seller.NIP, "seller_name": seller.Name, "seller_country": seller.Country,
+		"buyer_id_type": "Nip", "buyer_id": buyer.ID, "buyer_id_country": buyer.IDCountry, "buyer_nip": buyer.ID, "buyer_name": buyer.Name, "buyer_country": buyer.Country,
+		"line_count": int64(1), "xml_path": in.Path, "parse_status": "ok", "parse_error": strings.Join(doc.Warnings, "\n"),
+		"metadata_json": string(in.MetadataJSON), "roles": "seller", "xml_size": int64(len(in.XML)),
+	} {
+		want[name] = value
+	}
+	compare("SELECT * FROM v_invoices", want)
+	for i, party := range doc.Parties {
+		want := wantColumns(reflect.ValueOf(party), map[string]string{"Kind": "party", "IDType": "id_type", "ID": "id_value", "IDCountry": "id_country", "GLN": "gln", "Contacts": ""})
+		want["email"], want["phone"] = party.Contacts[0].Email, party.Contacts[0].Phone
+		want["contacts_json"] = fmt.Sprintf(`[{"email":%q,"phone":%q},{"email":%q,"phone":%q}]`, party.Contacts[0].Email, party.Contacts[0].Phone, party.Contacts[1].Email, party.Contacts[1].Phone)
+		compare(fmt.Sprintf("SELECT * FROM parties ORDER BY id LIMIT 1 OFFSET %d", i), want)
+	}
+	for i, line := range doc.Lines {
+		renamed := map[string]string{"Number": "line_number", "UID": "line_uid", "PKWiU": "pkwiu", "VATRate": "vat_rate", "OSSRate": "oss_rate"}
+		want := wantColumns(reflect.ValueOf(line), renamed)
+		compare(fmt.Sprintf("SELECT * FROM invoice_lines ORDER BY id LIMIT 1 OFFSET %d", i), want)
+		compare(fmt.Sprintf("SELECT * FROM v_lines ORDER BY position LIMIT 1 OFFSET %d", i), want)
+	}
+	for i, row := range doc.VATRows {
+		want := wantColumns(reflect.ValueOf(row), map[string]string{"Field": "source_field", "VAT": "vat", "VATPLN": "vat_pln"})
+		compare(fmt.Sprintf("SELECT * FROM vat_summary ORDER BY source_field LIMIT 1 OFFSET %d", i), want)
+	}
+}
+
+func TestCommitIsRepeatable(t *testing.T) {
+	d := newTest(t)
+	first := Batch{Role: "seller", Invoices: testInvoices(0, 3), Watermark: "2026-11-05T12:00:02.5+01:00", Position: "p", HWM: "h"}
+	commit(t, d, first)
+	commit(t, d, first)
+	other := testInvoice(1)
+	other.Role, other.Path = "buyer", "purchases/elsewhere.xml"
+	commit(t, d, Batch{Role: "buyer", Invoices: []Invoice{other}, Seen: []string{testNumber(2)}})
+
+	known, err := d.Known(t.Context(), []string{testNumber(0), testNumber(1), testNumber(2), testNumber(3), "'; DROP TABLE invoices"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]Known{}
+	for n, roles := range [][]string{{"seller"}, {"buyer", "seller"}, {"buyer", "seller"}} {
+		in := testInvoice(n)
+		want[in.KSeFNumber] = Known{Hash: in.Hash, Path: in.Path, Roles: roles}
+	}
+	if diff := cmp.Diff(want, known); diff != "" {
+		t.Error(diff)
+	}
+	counts, err := d.Counts(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(Counts{Invoices: 3, ByRole: map[string]int{"seller": 3, "buyer": 2}}, counts); diff != "" {
+		t.Error(diff)
+	}
+	if lines := value[int](t, d, "SELECT count(*) FROM invoice_lines"); lines != 15 {
+		t.Errorf("%d lines, want 15", lines)
+	}
+	streams, err := d.Streams(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A batch without a watermark leaves what is there, and makes no stream.
+	if diff := cmp.Diff([]Stream{{Role: "seller", Watermark: first.Watermark, Position: "p", HWM: "h"}}, streams); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestCommitRefusesAndStoresNothing(t *testing.T) {
+	changed := testInvoice(0)
+	changed.XML = []byte("<Faktura>changed</Faktura>")
+	changed.Hash = hashOf(changed.XML)
+	damaged := testInvoice(5)
+	damaged.XML = append([]byte(" "), damaged.XML...)
+	for _, test := range []struct {
+		name, want string
+		batch      Batch
+	}{
+		{"another hash", "is stored with hash", Batch{Invoices: []Invoice{testInvoice(4), changed}}},
+		{"XML without the stated hash", "the SHA-256 of its XML is", Batch{Invoices: []Invoice{testInvoice(4), damaged}}},
+		{"seen and not stored", "not in the database", Batch{Invoices: testInvoices(4, 5), Seen: []string{testNumber(9)}}},
+		{"released and not stored", "not in the database", Batch{Invoices: testInvoices(4, 5), Released: []Release{{testNumber(9), testNumber(9)}}}},
+		{"unknown role", "CHECK constraint", Batch{Role: "bystander", Invoices: testInvoices(4, 5), Seen: []string{testNumber(0)}}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			d := newTest(t)
+			commit(t, d, Batch{Role: "seller", Invoices: testInvoices(0, 1), Watermark: "before"})
+			if test.batch.Role == "" {
+				test.batch.Role = "seller"
+			}
+			test.batch.Watermark = "after"
+			test.batch.Quarantined = []Quarantined{{KSeFNumber: testNumber(8), Reason: "r"}}
+			err := d.Commit(t.Context(), test.batch)
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Fatalf("error %v, want one with %q", err, test.want)
+			}
+			counts, err := d.Counts(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if counts.Invoices != 1 || counts.Quarantined != 0 {
+				t.Errorf("something was committed: %+v", counts)
+			}
+			if w := value[string](t, d, "SELECT watermark FROM streams"); w != "before" {
+				t.Errorf("watermark %q moved", w)
+			}
+			// The database goes on working.
+			commit(t, d, Batch{Role: "seller", Invoices: testInvoices(4, 5)})
+		})
+	}
+}
+
+// A statement that fails after the rows, at the watermark itself, must take the
+// rows back; one that fails at a row must leave the watermark.
+func TestCommitIsAtomic(t *testing.T) {
+	for _, table := range []string{"invoices", "documents", "invoice_roles", "quarantine", "streams"} {
+		t.Run(table, func(t *testing.T) {
+			d := newTest(t)
+			if _, err := d.write.Exec("CREATE TRIGGER fail BEFORE INSERT ON " + table + " BEGIN SELECT RAISE(ABORT, 'power cut'); END"); err != nil {
+				t.Fatal(err)
+			}
+			err := d.Commit(t.Context(), Batch{Role: "seller", Invoices: testInvoices(0, 3), Watermark: "w", Quarantined: []Quarantined{{KSeFNumber: "x", Reason: "r"}}})
+			if err == nil {
+				t.Fatal("no error")
+			}
+			for _, table := range []string{"invoices", "documents", "invoice_roles", "invoice_lines", "quarantine", "streams"} {
+				if n := value[int](t, d, "SELECT count(*) FROM "+table); n != 0 {
+					t.Errorf("%d rows in %s", n, table)
+				}
+			}
+		})
+	}
+}
+
+func TestUnreadDocuments(t *testing.T) {
+	duplicate := testInvoice(3)
+	duplicate.Document.VATRows[1] = duplicate.Document.VATRows[0] // as a faulty reader might give
+	unsupported := testInvoice(1)
+	unsupported.ParseStatus = "unsupported"
+	unsupported.Document = &parse.Document{Form: "PEF", Namespace: "urn:x", Gross: parse.Minor{Value: 5, Stated: true}}
+	broken := testInvoice(2)
+	broken.ParseStatus, broken.ParseError, broken.Document = "error", "no root element", nil
+	broken.BuyerIDType, broken.BuyerID = "VatUe", "DE123"
+
+	d := newTest(t)
+	commit(t, d, Batch{Role: "seller", Invoices: []Invoice{unsupported, broken, duplicate}})
+	for _, test := range []struct {
+		in                            Invoice
+		form, status, reason, buyerID string
+		buyerNIP                      any
+	}{
+		{unsupported, "PEF", "unsupported", "", "7123306158", "7123306158"},
+		{broken, "UNKNOWN", "error", "no root element", "DE123", nil},
+		{duplicate, "FA", "error", "do not fit the database", "7123306158", "7123306158"},
+	} {
+		row := readRow(t, d, "SELECT * FROM v_invoices WHERE ksef_number = ?", test.in.KSeFNumber)
+		for name, want := range map[string]any{
+			"form": test.form, "parse_status": test.status, "buyer_id": test.buyerID, "buyer_nip": test.buyerNIP, "roles": "seller",
+			"gross_minor": nil, "gross": nil, "net": nil, "vat": nil, "split_payment": nil, "invoice_type": nil, "line_count": int64(0),
+			"api_gross_minor": int64(123000), "seller_nip": test.in.SellerNIP, "seller_name": test.in.SellerName, "buyer_name": test.in.BuyerName,
+			"invoice_number": test.in.InvoiceNumber, "issue_date": test.in.IssueDate, "currency": "PLN", "form_code": "FA (3)",
+		} {
+			if !reflect.DeepEqual(row[name], want) {
+				t.Errorf("%s: column %s is %v, want %v", test.in.KSeFNumber, name, row[name], want)
+			}
+		}
+		if reason, _ := row["parse_error"].(string); !strings.Contains(reason, test.reason) {
+			t.Errorf("parse_error %q lacks %q", reason, test.reason)
+		}
+		if xml, err := d.Document(t.Context(), test.in.KSeFNumber); err != nil || string(xml) != string(test.in.XML) {
+			t.Errorf("document: %v", err)
+		}
+	}
+	for _, table := range []string{"parties", "invoice_lines", "vat_summary"} {
+		if n := value[int](t, d, "SELECT count(*) FROM "+table); n != 0 {
+			t.Errorf("%d rows in %s", n, table)
+		}
+	}
+	counts, err := d.Counts(t.Context())
+	if err != nil || counts.Unparsed != 3 || counts.Invoices != 3 {
+		t.Errorf("counts %+v, %v", counts, err)
+	}
+}
+
+func TestViewsWriteDecimals(t *testing.T) {
+	d := newTest(t)
+	for i, test := range []struct {
+		amount parse.Minor
+		want   any
+	}{
+		{parse.Minor{}, nil},
+		{parse.Minor{Stated: true}, "0.00"},
+		{parse.Minor{Value: 7, Stated: true}, "0.07"},
+		{parse.Minor{Value: -7, Stated: true}, "-0.07"},
+		{parse.Minor{Value: 205100, Stated: true}, "2051.00"},
+		{parse.Minor{Value: -16260, Stated: true}, "-162.60"},
+		{parse.Minor{Value: 999999999999999999, Stated: true}, "9999999999999999.99"},
+	} {
+		in := testInvoice(i)
+		in.Document.Gross, in.Document.Net, in.Document.VAT = test.amount, test.amount, test.amount
+		in.Document.Lines[0].Gross, in.Document.Lines[0].Net, in.Document.Lines[0].VAT = test.amount, test.amount, test.amount
+		commit(t, d, Batch{Role: "seller", Invoices: []Invoice{in}})
+		for _, view := range []string{"v_invoices", "v_lines"} {
+			row := readRow(t, d, "SELECT gross, net, vat FROM "+view+" WHERE ksef_number = ? LIMIT 1", in.KSeFNumber)
+			for name, got := range row {
+				if got != test.want {
+					t.Errorf("%s.%s of %+v is %v, want %v", view, name, test.amount, got, test.want)
+				}
+			}
+		}
+	}
+}
+
+func TestQuarantine(t *testing.T) {
+	d := newTest(t)
+	held := Quarantined{KSeFNumber: testNumber(0), Hash: testInvoice(0).Hash, Role: "seller", Reason: "not served", StoredAt: "2026-11-05T12:00:00+00:00",
+		LastTriedAt: time.Date(2026, 11, 5, 13, 0, 0, 100, time.UTC), Holds: true}
+	alarm := held
+	alarm.Hash, alarm.Holds, alarm.Reason = "another", false, "changed"
+	other := held
+	other.Role = "buyer"
+	commit(t, d, Batch{Role: "seller", Quarantined: []Quarantined{held, alarm}})
+	commit(t, d, Batch{Role: "buyer", Quarantined: []Quarantined{other}})
+	held.Reason, held.Path, held.LastTriedAt = "wrong hash", "x.xml", held.LastTriedAt.Add(time.Hour)
+	commit(t, d, Batch{Role: "seller", Quarantined: []Quarantined{held}}) // tried again
+
+	check := func(want ...Quarantined) {
+		t.Helper()
+		open, err := d.OpenQuarantine(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, open); diff != "" {
+			t.Error(diff)
+		}
+	}
+	check(held, alarm, other)
+	// Only this role's wait is over; an alarm is for people to end.
+	commit(t, d, Batch{Role: "seller", Invoices: testInvoices(0, 1), Released: []Release{{testNumber(0), testNumber(0)}}})
+	check(alarm, other)
+	for _, hash := range []string{held.Hash, "another", "never"} {
+		is, err := d.IsQuarantined(t.Context(), testNumber(0), hash)
+		if err != nil || is != (hash != "never") {
+			t.Errorf("IsQuarantined(%s) = %v, %v", hash, is, err)
+		}
+	}
+	// Something else is wrong later: it is open again.
+	commit(t, d, Batch{Role: "seller", Quarantined: []Quarantined{held}})
+	check(held, alarm, other)
+}
+
+func TestFiles(t *testing.T) {
+	d := newTest(t)
+	const total = 2*filesPage + 3
+	commit(t, d, Batch{Role: "seller", Invoices: testInvoices(0, total)})
+	n := 0
+	for file, err := range d.Files(t.Context()) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		in := testInvoice(n)
+		if file.KSeFNumber != in.KSeFNumber || file.Path != in.Path || file.Size != int64(len(in.XML)) {
+			t.Fatalf("file %d is %+v", n, file)
+		}
+		if xml, err := d.Document(t.Context(), file.KSeFNumber); err != nil || hashOf(xml) != in.Hash {
+			t.Fatalf("document %d: %v", n, err)
+		}
+		n++
+	}
+	if n != total {
+		t.Errorf("%d files, want %d", n, total)
+	}
+	for range d.Files(t.Context()) {
+		break // no more is asked for
+	}
+	if _, err := d.write.Exec("UPDATE documents SET sha256 = x'00' WHERE invoice_id = 5"); err != nil {
+		t.Fatal(err)
+	}
+	var failure error
+	for _, err := range d.Files(t.Context()) {
+		failure = err
+	}
+	if failure == nil || !strings.Contains(failure.Error(), testNumber(4)) {
+		t.Errorf("error %v does not name the invoice", failure)
+	}
+}
+
+func TestStreamsAndRuns(t *testing.T) {
+	d := newTest(t)
+	start := time.Date(2026, 8, 1, 0, 0, 0, 0, time.UTC)
+	run := func(at time.Time, problem string) {
+		t.Helper()
+		err := d.RecordRun(t.Context(), Run{Role: "buyer", Route: "metadata", Started: at.Add(-time.Minute), Finished: at, From: "a", To: "b", Listed: 1, Added: 2, Known: 3, Waiting: 4, Requests: 5, Err: problem})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	run(start, "")
+	commit(t, d, Batch{Role: "buyer", HWM: "h"})
+	run(start.Add(89*24*time.Hour), "")
+	run(start.Add(91*24*time.Hour), "KSeF did not answer")
+	streams, err := d.Streams(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []Stream{{Role: "buyer", HWM: "h", LastRunAt: start.Add(91 * 24 * time.Hour), LastSuccessAt: start.Add(89 * 24 * time.Hour), LastError: "KSeF did not answer"}}
+	if diff := cmp.Diff(want, streams); diff != "" {
+		t.Error(diff)
+	}
+	if n := value[int](t, d, "SELECT count(*) FROM runs"); n != 2 {
+		t.Errorf("%d runs are kept, want 2", n)
+	}
+	run(start.Add(92*24*time.Hour), "")
+	if streams, err = d.Streams(t.Context()); err != nil || streams[0].LastError != "" {
+		t.Errorf("a success leaves %+v, %v", streams, err)
+	}
+}
+
+func TestRequests(t *testing.T) {
+	d := newTest(t)
+	now := time.UnixMilli(1_793_000_000_123)
+	start := func(at time.Time) int64 {
+		t.Helper()
+		id, err := d.StartRequest(t.Context(), "query", at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return id
+	}
+	end := func(id int64, at time.Time) {
+		t.Helper()
+		if err := d.EndRequest(t.Context(), id, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ancient, old, recent := start(now.Add(-8*24*time.Hour)), start(now.Add(-2*time.Hour)), start(now.Add(-61*time.Minute))
+	open := start(now)
+	end(ancient, now.Add(-8*24*time.Hour))
+	end(old, now.Add(-2*time.Hour))
+	end(recent, now.Add(-59*time.Minute))
+	requests, err := d.Requests(t.Context(), now.Add(-time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []Request{
+		{ID: recent, Group: "query", Start: now.Add(-61 * time.Minute), End: now.Add(-59 * time.Minute)},
+		{ID: open, Group: "query", Start: now},
+	}
+	if diff := cmp.Diff(want, requests); diff != "" {
+		t.Error(diff)
+	}
+	if err := d.RecordRun(t.Context(), Run{Role: "seller", Started: now, Finished: now}); err != nil {
+		t.Fatal(err)
+	}
+	if n := value[int](t, d, "SELECT count(*) FROM requests"); n != 3 {
+		t.Errorf("%d requests are kept, want 3", n)
+	}
+	for _, until := range []time.Time{now, now.Add(time.Hour), now.Add(time.Minute)} {
+		if err := d.BlockGroup(t.Context(), "export", until); err != nil {
+			t.Fatal(err)
+		}
+	}
+	blocks, err := d.Blocks(t.Context())
+	if diff := cmp.Diff(map[string]time.Time{"export": now.Add(time.Hour)}, blocks); diff != "" || err != nil {
+		t.Error(diff, err)
+	}
+}
+
+func TestDocumentOfUnknownInvoice(t *testing.T) {
+	if _, err := newTest(t).Document(t.Context(), testNumber(1)); !errors.Is(err, ErrNotStored) {
+		t.Errorf("error %v, want ErrNotStored", err)
+	}
+}
+
+func TestLimits(t *testing.T) {
+	d := newTest(t)
+	for _, want := range []string{"", `{"a":1}`, `{"b":2}`} {
+		if want != "" {
+			if err := d.SaveLimits(t.Context(), want); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got, err := d.Limits(t.Context()); err != nil || got != want {
+			t.Errorf("limits %q, want %q, %v", got, want, err)
+		}
+	}
+}

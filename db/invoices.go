@@ -1,0 +1,384 @@
+package db
+
+import (
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"strings"
+	"time"
+
+	sqlite3 "modernc.org/sqlite/lib"
+)
+
+// Known is what the database has of an invoice.
+type Known struct {
+	Hash  string   // SHA-256 in base64, as KSeF states it
+	Path  string   // in the folder tree
+	Roles []string // sorted
+}
+
+// selectKnown walks the numbers and looks each up; CROSS JOIN keeps that order.
+const selectKnown = `SELECT i.ksef_number, i.invoice_hash, i.xml_path,
+	(SELECT coalesce(group_concat(r.role, ',' ORDER BY r.role), '') FROM invoice_roles r WHERE r.invoice_id = i.id)
+	FROM json_each(?) n CROSS JOIN invoices i ON i.ksef_number = n.value`
+
+// Known gives, by KSeF number, those of the numbers that are stored.
+func (d *DB) Known(ctx context.Context, numbers []string) (map[string]Known, error) {
+	list, err := json.Marshal(numbers)
+	if err != nil {
+		return nil, fmt.Errorf("look up invoices: %w", err)
+	}
+	rows, err := d.read.statements[selectKnown].QueryContext(ctx, string(list))
+	if err != nil {
+		return nil, d.explain("look up invoices in", err)
+	}
+	defer rows.Close()
+	known := make(map[string]Known, len(numbers))
+	for rows.Next() {
+		var number, roles string
+		var k Known
+		if err := rows.Scan(&number, &k.Hash, &k.Path, &roles); err != nil {
+			return nil, d.explain("look up invoices in", err)
+		}
+		k.Roles = strings.Split(roles, ",")
+		known[number] = k
+	}
+	return known, d.explain("look up invoices in", rows.Err())
+}
+
+// Quarantined is an invoice that KSeF listed and that could not be mirrored.
+// Number, role and hash together identify it.
+type Quarantined struct {
+	KSeFNumber  string
+	Hash        string    // that KSeF stated, in base64
+	Role        string    // "": that of its batch
+	Reason      string    // of the last attempt
+	Path        string    // where the bytes are kept; "" when none arrived: an earlier path stays
+	StoredAt    string    // KSeF's date of permanent storage, verbatim
+	LastTriedAt time.Time // kept to 100 ns
+	Holds       bool      // the watermark waits for it; otherwise it is only an alarm
+}
+
+// Release ends the wait for a quarantined invoice.
+type Release struct {
+	Quarantined string // the number under which it was quarantined, which KSeF may have listed wrongly
+	Stored      string // the number under which it is stored
+}
+
+// Batch is what one commit stores.
+type Batch struct {
+	Role        string // of the stream
+	Invoices    []Invoice
+	Seen        []string // numbers of stored invoices that this role lists as well
+	Quarantined []Quarantined
+	// Released are the quarantined invoices that this role's watermark need not
+	// wait for any more: they are stored, by this batch or before.
+	Released []Release
+	// Watermark, Position and HWM are the stream's new ones, verbatim; "" leaves
+	// what is there.
+	Watermark, Position, HWM string
+}
+
+const (
+	selectInvoiceHash = `SELECT id, invoice_hash FROM invoices WHERE ksef_number = ?`
+	insertRole        = `INSERT INTO invoice_roles(invoice_id, role) VALUES(?, ?) ON CONFLICT DO NOTHING`
+	insertDocument    = `INSERT INTO documents(invoice_id, dictionary, size, sha256, xml_zstd) VALUES(?, ?, ?, ?, ?)`
+	deleteInvoice     = `DELETE FROM invoices WHERE id = ?`
+	upsertQuarantine  = `INSERT INTO quarantine(ksef_number, invoice_hash, role, reason, path, stored_at, holds, first_seen_at, last_tried_at)
+	VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)
+	ON CONFLICT(ksef_number, role, invoice_hash) DO UPDATE SET reason = excluded.reason, path = coalesce(excluded.path, path),
+		stored_at = excluded.stored_at, holds = excluded.holds, last_tried_at = excluded.last_tried_at, released_at = NULL`
+	releaseQuarantine = `UPDATE quarantine SET released_at = ? WHERE ksef_number = ? AND role = ? AND holds AND released_at IS NULL`
+	upsertStream      = `INSERT INTO streams(role, watermark, position, hwm) VALUES(?, ?, ?, ?)
+	ON CONFLICT(role) DO UPDATE SET watermark = coalesce(excluded.watermark, watermark),
+		position = coalesce(excluded.position, position), hwm = coalesce(excluded.hwm, hwm)`
+)
+
+// Commit stores a batch in one transaction: all of it or nothing. An invoice
+// that is stored already, with the same hash, only gains the role; with another
+// hash the whole batch is refused, as it is for an XML that does not have the
+// stated hash, and for a number in Seen or Released that is not stored. After any
+// error the caller may commit the same batch again.
+//
+// A crash before the transaction's end leaves the database as it was, the
+// watermark included, so the invoices are listed again.
+func (d *DB) Commit(ctx context.Context, b Batch) error {
+	rows := make([]invoiceRows, len(b.Invoices))
+	for i := range b.Invoices {
+		var err error
+		if rows[i], err = d.rowsOf(&b.Invoices[i], b.Role); err != nil {
+			return err
+		}
+	}
+	return d.transaction(ctx, "store invoices in", func(ctx context.Context, tx *sql.Tx) error {
+		now := moment(d.now())
+		for _, r := range rows {
+			if err := d.store(ctx, tx, r); err != nil {
+				return fmt.Errorf("invoice %s: %w", r.number, err)
+			}
+		}
+		for _, number := range b.Seen {
+			id, _, err := d.stored(ctx, tx, number)
+			if err != nil {
+				return fmt.Errorf("invoice %s: %w", number, err)
+			}
+			if _, err := d.exec(ctx, tx, insertRole, id, b.Role); err != nil {
+				return fmt.Errorf("invoice %s: %w", number, err)
+			}
+		}
+		for _, q := range b.Quarantined {
+			role := q.Role
+			if role == "" {
+				role = b.Role
+			}
+			_, err := d.exec(ctx, tx, upsertQuarantine, q.KSeFNumber, q.Hash, role, q.Reason, text(q.Path), text(q.StoredAt),
+				flag(q.Holds), now, moment(q.LastTriedAt))
+			if err != nil {
+				return fmt.Errorf("quarantine invoice %s: %w", q.KSeFNumber, err)
+			}
+		}
+		for _, release := range b.Released {
+			if _, _, err := d.stored(ctx, tx, release.Stored); err != nil {
+				return fmt.Errorf("release invoice %s: %w", release.Stored, err)
+			}
+			if _, err := d.exec(ctx, tx, releaseQuarantine, now, release.Quarantined, b.Role); err != nil {
+				return fmt.Errorf("release invoice %s: %w", release.Quarantined, err)
+			}
+		}
+		// The watermark comes last, and in the same transaction: there is no instant
+		// at which it is ahead of the rows.
+		if b.Watermark == "" && b.Position == "" && b.HWM == "" {
+			return nil
+		}
+		_, err := d.exec(ctx, tx, upsertStream, b.Role, text(b.Watermark), text(b.Position), text(b.HWM))
+		return err
+	})
+}
+
+// stored gives the row and the hash of an invoice, or ErrNotStored.
+func (d *DB) stored(ctx context.Context, tx *sql.Tx, number string) (id int64, hash string, err error) {
+	err = tx.StmtContext(ctx, d.write.statements[selectInvoiceHash]).QueryRowContext(ctx, number).Scan(&id, &hash)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = ErrNotStored
+	}
+	return id, hash, err
+}
+
+func (d *DB) store(ctx context.Context, tx *sql.Tx, r invoiceRows) error {
+	id, hash, err := d.stored(ctx, tx, r.number)
+	switch {
+	case errors.Is(err, ErrNotStored):
+		if id, err = d.insert(ctx, tx, r); err != nil {
+			return err
+		}
+	case err != nil:
+		return err
+	case hash != r.hash:
+		return fmt.Errorf("it is stored with hash %s and now has %s; the stored one was kept", hash, r.hash)
+	}
+	_, err = d.exec(ctx, tx, insertRole, id, r.role)
+	return err
+}
+
+func (d *DB) insert(ctx context.Context, tx *sql.Tx, r invoiceRows) (int64, error) {
+	id, err := d.insertInvoice(ctx, tx, r.invoice, r.children)
+	if isCode(err, sqlite3.SQLITE_CONSTRAINT) || isCode(err, sqlite3.SQLITE_MISMATCH) {
+		// What was read from the document does not fit the schema. That is the
+		// reader's fault, and no reason to miss the invoice.
+		d.log.Warn("invoice is stored without the fields of its document", "ksef_number", r.number, "err", err)
+		if _, err := d.exec(ctx, tx, deleteInvoice, id); err != nil {
+			return 0, err
+		}
+		id, err = d.insertInvoice(ctx, tx, r.withoutDocument("error", "the fields that were read do not fit the database: "+err.Error()), nil)
+	}
+	if err != nil {
+		return 0, err
+	}
+	_, err = d.exec(ctx, tx, insertDocument, id, d.dictionary, r.size, r.sum[:], r.packed)
+	return id, err
+}
+
+// insertInvoice inserts the row of an invoice and those of its parties, lines and
+// VAT summary. The id is valid when only one of the latter failed.
+func (d *DB) insertInvoice(ctx context.Context, tx *sql.Tx, invoice row, children []row) (int64, error) {
+	result, err := d.exec(ctx, tx, invoice.insert, invoice.values...)
+	if err != nil {
+		return 0, err
+	}
+	id, err := result.LastInsertId()
+	if err != nil {
+		return 0, err
+	}
+	for _, child := range children {
+		child.values[0] = id
+		if _, err := d.exec(ctx, tx, child.insert, child.values...); err != nil {
+			return id, err
+		}
+	}
+	return id, nil
+}
+
+// StoredFile is an invoice as it must be in the folder tree.
+type StoredFile struct {
+	KSeFNumber string
+	Path       string
+	SHA256     [sha256.Size]byte
+	Size       int64 // bytes
+}
+
+// filesPage is how many rows Files reads at a time.
+const filesPage = 1000
+
+const selectFiles = `SELECT i.id, i.ksef_number, i.xml_path, d.sha256, d.size
+	FROM invoices i JOIN documents d ON d.invoice_id = i.id WHERE i.id > ? ORDER BY i.id LIMIT ?`
+
+// Files gives every invoice in the order in which they were stored. After an
+// error it gives nothing more.
+//
+// It reads in pages: the caller may take hours to look at the files, and a read
+// transaction of hours would keep the write-ahead log growing. An invoice that is
+// stored meanwhile is given as well.
+func (d *DB) Files(ctx context.Context) iter.Seq2[StoredFile, error] {
+	return func(yield func(StoredFile, error) bool) {
+		for after := int64(0); ; {
+			page, last, err := d.files(ctx, after)
+			if err != nil {
+				yield(StoredFile{}, d.explain("list the invoices of", err))
+				return
+			}
+			for _, file := range page {
+				if !yield(file, nil) {
+					return
+				}
+			}
+			if len(page) < filesPage {
+				return
+			}
+			after = last
+		}
+	}
+}
+
+func (d *DB) files(ctx context.Context, after int64) (page []StoredFile, last int64, err error) {
+	rows, err := d.read.statements[selectFiles].QueryContext(ctx, after, filesPage)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var file StoredFile
+		var sum []byte
+		if err := rows.Scan(&last, &file.KSeFNumber, &file.Path, &sum, &file.Size); err != nil {
+			return nil, 0, err
+		}
+		if copy(file.SHA256[:], sum) != sha256.Size {
+			return nil, 0, fmt.Errorf("invoice %s has a SHA-256 of %d bytes", file.KSeFNumber, len(sum))
+		}
+		page = append(page, file)
+	}
+	return page, last, rows.Err()
+}
+
+// Counts are the numbers of invoices.
+type Counts struct {
+	Invoices    int
+	ByRole      map[string]int // an invoice may have several roles
+	Quarantined int            // waiting in quarantine, by role, or an alarm there
+	Unparsed    int            // stored, but not read into fields
+}
+
+const (
+	selectCounts = `SELECT (SELECT count(*) FROM invoices), (SELECT count(*) FROM quarantine WHERE released_at IS NULL),
+	(SELECT count(*) FROM invoices WHERE parse_status <> 'ok')`
+	selectRoleCounts = `SELECT role, count(*) FROM invoice_roles GROUP BY role`
+)
+
+// Counts gives the numbers of invoices, all of one instant.
+func (d *DB) Counts(ctx context.Context) (Counts, error) {
+	c := Counts{ByRole: make(map[string]int)}
+	err := d.counts(ctx, &c)
+	return c, d.explain("count the invoices of", err)
+}
+
+func (d *DB) counts(ctx context.Context, c *Counts) error {
+	tx, err := d.read.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback()
+	err = tx.StmtContext(ctx, d.read.statements[selectCounts]).QueryRowContext(ctx).Scan(&c.Invoices, &c.Quarantined, &c.Unparsed)
+	if err != nil {
+		return err
+	}
+	rows, err := tx.StmtContext(ctx, d.read.statements[selectRoleCounts]).QueryContext(ctx)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var role string
+		var count int
+		if err := rows.Scan(&role, &count); err != nil {
+			return err
+		}
+		c.ByRole[role] = count
+	}
+	return rows.Err()
+}
+
+const (
+	selectOpenQuarantine = `SELECT ksef_number, invoice_hash, role, reason, coalesce(path, ''), coalesce(stored_at, ''), last_tried_at, holds
+	FROM quarantine WHERE released_at IS NULL ORDER BY id`
+	selectQuarantined = `SELECT EXISTS(SELECT 1 FROM quarantine WHERE ksef_number = ? AND invoice_hash = ?)`
+)
+
+// OpenQuarantine gives what is in quarantine and not released, oldest first.
+func (d *DB) OpenQuarantine(ctx context.Context) (_ []Quarantined, err error) {
+	rows, err := d.read.statements[selectOpenQuarantine].QueryContext(ctx)
+	if err != nil {
+		return nil, d.explain("read the quarantine from", err)
+	}
+	defer rows.Close()
+	var open []Quarantined
+	for rows.Next() {
+		var q Quarantined
+		var tried sql.NullString
+		if err := rows.Scan(&q.KSeFNumber, &q.Hash, &q.Role, &q.Reason, &q.Path, &q.StoredAt, &tried, &q.Holds); err != nil {
+			return nil, d.explain("read the quarantine from", err)
+		}
+		if q.LastTriedAt, err = parseMoment(tried); err != nil {
+			return nil, d.explain("read the quarantine from", err)
+		}
+		open = append(open, q)
+	}
+	return open, d.explain("read the quarantine from", rows.Err())
+}
+
+// IsQuarantined tells whether an invoice with that number and hash was ever put
+// in quarantine, in any role.
+func (d *DB) IsQuarantined(ctx context.Context, number, hash string) (bool, error) {
+	var is bool
+	err := d.read.statements[selectQuarantined].QueryRowContext(ctx, number, hash).Scan(&is)
+	return is, d.explain("read the quarantine from", err)
+}
+
+// queries are all statements that read, for the readers to prepare.
+func queries() []string {
+	return []string{
+		selectMirror, selectDictionaryID, selectDictionary, selectDocument, selectKnown, selectFiles, selectCounts,
+		selectRoleCounts, selectOpenQuarantine, selectQuarantined, selectStreams, selectRequests, selectBlocks, selectLimits,
+	}
+}
+
+// commands are all statements that the writer runs.
+func commands() []string {
+	return []string{
+		insertDictionary, selectInvoiceHash, insertInvoiceRow, insertRole, insertDocument, insertParty, insertLine, insertVATRow,
+		deleteInvoice, upsertQuarantine, releaseQuarantine, upsertStream, insertRun, upsertStreamRun, deleteOldRuns,
+		deleteOldRequests, insertRequest, updateRequest, upsertBlock, updateLimits,
+	}
+}

@@ -1,0 +1,145 @@
+package db
+
+import (
+	"context"
+	"database/sql"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// migrated opens the database at path with further migrations and a fixed date.
+func migrated(t *testing.T, path string, further ...string) (*DB, error) {
+	t.Helper()
+	set := testSettings(t)
+	set.migrations = append(set.migrations, further...)
+	set.now = func() time.Time { return time.Date(2026, 11, 22, 1, 2, 3, 0, time.UTC) }
+	return open(t.Context(), path, testMirror, discard(), set)
+}
+
+func TestMigrate(t *testing.T) {
+	folder := t.TempDir()
+	path := filepath.Join(folder, "invoices.db")
+	old, err := migrated(t, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	commit(t, old, Batch{Role: "seller", Invoices: testInvoices(0, 20), Watermark: "w"})
+	if err := old.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(folder, "invoices-version-1-2026-11-22.db.partial"), []byte("of a crash"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+
+	second, third := "ALTER TABLE invoices ADD COLUMN note TEXT; UPDATE invoices SET note = 'n'", "CREATE TABLE notes(x TEXT) STRICT"
+	d, err := migrated(t, path, second, third)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d.Created() {
+		t.Error("a migrated database is not a created one")
+	}
+	if version := value[int](t, d, "PRAGMA user_version"); version != 3 {
+		t.Errorf("version %d", version)
+	}
+	if n := value[int](t, d, "SELECT count(*) FROM invoices WHERE note = 'n'"); n != 20 {
+		t.Errorf("%d rows migrated", n)
+	}
+	for version, name := range map[int]string{1: "invoices-version-1-2026-11-22.db", 2: "invoices-version-2-2026-11-22.db"} {
+		pool, err := connect(filepath.Join(folder, name), readOnly, time.Second, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer pool.Close()
+		var got, application, rows int
+		var check string
+		err = pool.QueryRow(`SELECT (SELECT user_version FROM pragma_user_version), (SELECT application_id FROM pragma_application_id),
+			(SELECT count(*) FROM documents), (SELECT quick_check FROM pragma_quick_check)`).Scan(&got, &application, &rows, &check)
+		if err != nil || got != version || application != applicationID || rows != 20 || check != "ok" {
+			t.Errorf("backup %s: version %d, application %#x, %d rows, check %s, %v", name, got, application, rows, check, err)
+		}
+	}
+	entries, err := os.ReadDir(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, entry := range entries {
+		if strings.HasSuffix(entry.Name(), ".partial") {
+			t.Errorf("%s is left", entry.Name())
+		}
+	}
+
+	// The older program keeps its hands off, and so does an older reader.
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for name, open := range map[string]func() (*DB, error){
+		"Open":         func() (*DB, error) { return Open(t.Context(), path, testMirror, discard()) },
+		"OpenReadOnly": func() (*DB, error) { return OpenReadOnly(t.Context(), path) },
+	} {
+		older, err := open()
+		if err == nil {
+			t.Fatal(name, "opened a newer database", older.Close())
+		}
+		if !strings.Contains(err.Error(), "version 3") || !strings.Contains(err.Error(), "up to 1") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestMigrationFailsAsAWhole(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "invoices.db")
+	old, err := migrated(t, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	commit(t, old, Batch{Role: "seller", Invoices: testInvoices(0, 3)})
+	if err := old.Close(); err != nil {
+		t.Fatal(err)
+	}
+	d, err := migrated(t, path, "CREATE TABLE half(x) STRICT; SELECT nothing FROM nowhere")
+	if err == nil {
+		t.Fatal("migrated", d.Close())
+	}
+	if !strings.Contains(err.Error(), "migrate to version 2") || !strings.Contains(err.Error(), path) {
+		t.Errorf("error %v", err)
+	}
+	d = openTest(t, path) // at version 1 as before
+	if n := value[int](t, d, "SELECT count(*) FROM sqlite_schema WHERE name = 'half'"); n != 0 {
+		t.Error("half of a migration is left")
+	}
+	if n := value[int](t, d, "SELECT count(*) FROM documents"); n != 3 {
+		t.Errorf("%d documents", n)
+	}
+}
+
+func TestOldDatabaseIsNotReadBeforeItIsMigrated(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "invoices.db")
+	openTest(t, path)
+	pool, err := sql.Open("sqlite", fileURI(filepath.ToSlash(path)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	if _, err := pool.ExecContext(context.Background(), "PRAGMA user_version = 0"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenReadOnly(t.Context(), path); err == nil || !strings.Contains(err.Error(), "start the daemon") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// Two processes that start at once must not both migrate.
+func TestMigrationByAnotherProcess(t *testing.T) {
+	d := newTest(t)
+	err := d.migrate(t.Context(), 0, []string{"CREATE TABLE again(x) STRICT"}, testMirror)
+	if err == nil || !strings.Contains(err.Error(), "only one instance") {
+		t.Errorf("error %v", err)
+	}
+	if n := value[int](t, d, "SELECT count(*) FROM sqlite_schema WHERE name = 'again'"); n != 0 {
+		t.Error("it migrated all the same")
+	}
+}

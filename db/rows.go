@@ -1,0 +1,365 @@
+package db
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"ksefmirror/parse"
+)
+
+// Invoice is one invoice to store.
+type Invoice struct {
+	// What KSeF states about it.
+	KSeFNumber, APIType, InvoicingMode string
+	InvoicingAt, AcquiredAt, StoredAt  time.Time   // kept to 100 ns; a zero time but the last is not stated
+	ReceivedDate                       string      // YYYY-MM-DD in Poland
+	Net, VATPLN, Gross                 parse.Minor // the VAT is in PLN whatever the currency
+	Hash                               string      // SHA-256 of XML in base64
+	CorrectedHash                      string      // likewise, of the offline invoice it corrects; "" for none
+	MetadataJSON                       []byte      // as sent
+
+	// Also from KSeF: they stand in for what the document does not state, or all
+	// of them where it could not be read.
+	SellerNIP, SellerName           string
+	BuyerIDType, BuyerID, BuyerName string
+	InvoiceNumber, IssueDate        string
+	Currency, FormCode              string
+
+	Document    *parse.Document // nil when there is none
+	ParseStatus string          // ok; unsupported or error: the fields of Document are not used, but for its form
+	ParseError  string          // "" for none: then the document's warnings are kept
+
+	Path string // in the folder tree, relative, with slashes
+	XML  []byte // as received
+	Role string // "": that of its batch
+}
+
+// row is one row to insert. The first value of a child's is its invoice's id,
+// not yet known.
+type row struct {
+	insert string
+	values []any
+}
+
+// invoiceRows is an invoice ready to be inserted, prepared outside of the
+// transaction.
+type invoiceRows struct {
+	number, hash, role string
+	invoice            row
+	children           []row
+	size               int
+	sum                [sha256.Size]byte
+	packed             []byte
+	withoutDocument    func(status, reason string) row // the invoice's row as if nothing could be read
+}
+
+// rowsOf checks the XML against its hash and makes the rows of an invoice.
+func (d *DB) rowsOf(in *Invoice, role string) (invoiceRows, error) {
+	sum := sha256.Sum256(in.XML)
+	if hash := base64.StdEncoding.EncodeToString(sum[:]); hash != in.Hash {
+		return invoiceRows{}, fmt.Errorf("store invoice %s: the SHA-256 of its XML is %s, KSeF states %s", in.KSeFNumber, hash, in.Hash)
+	}
+	if len(in.XML) > maxDocument {
+		return invoiceRows{}, fmt.Errorf("store invoice %s: its XML has %d bytes, at most %d can be kept", in.KSeFNumber, len(in.XML), maxDocument)
+	}
+	now := d.now()
+	r := invoiceRows{
+		number: in.KSeFNumber, hash: in.Hash, role: cmp.Or(in.Role, role),
+		size: len(in.XML), sum: sum,
+		packed: d.compressor.EncodeAll(in.XML, nil),
+		withoutDocument: func(status, reason string) row {
+			return insertOf(insertInvoiceRow, invoiceColumns(in, unread(in.Document), status, reason, now))
+		},
+	}
+	if in.ParseStatus != "ok" || in.Document == nil {
+		r.invoice = r.withoutDocument(in.ParseStatus, in.ParseError)
+		return r, nil
+	}
+	doc := in.Document
+	problems := cmp.Or(in.ParseError, strings.Join(doc.Warnings, "\n"))
+	r.invoice = insertOf(insertInvoiceRow, invoiceColumns(in, doc, "ok", problems, now))
+	for i := range doc.Parties {
+		r.children = append(r.children, insertOf(insertParty, partyColumns(&doc.Parties[i])))
+	}
+	for i := range doc.Lines {
+		r.children = append(r.children, insertOf(insertLine, lineColumns(&doc.Lines[i])))
+	}
+	for i := range doc.VATRows {
+		r.children = append(r.children, insertOf(insertVATRow, vatColumns(&doc.VATRows[i])))
+	}
+	return r, nil
+}
+
+// unread keeps of a document that could not be read what tells its form.
+func unread(doc *parse.Document) *parse.Document {
+	if doc == nil {
+		return &parse.Document{Form: "UNKNOWN"}
+	}
+	return &parse.Document{Form: cmp.Or(doc.Form, "UNKNOWN"), FormCode: doc.FormCode, FormVersion: doc.FormVersion, Namespace: doc.Namespace}
+}
+
+// column is one column of a row. Keeping the name beside the value keeps a
+// hundred of them from slipping.
+type column struct {
+	name  string
+	value any
+}
+
+// The statements take their column names from the functions below.
+var (
+	insertInvoiceRow = insertInto("invoices", invoiceColumns(&Invoice{}, &parse.Document{}, "", "", time.Time{}))
+	insertParty      = insertInto("parties", partyColumns(&parse.Party{}))
+	insertLine       = insertInto("invoice_lines", lineColumns(&parse.Line{}))
+	insertVATRow     = insertInto("vat_summary", vatColumns(&parse.VATRow{}))
+)
+
+func insertInto(table string, columns []column) string {
+	names := make([]string, len(columns))
+	for i, c := range columns {
+		names[i] = c.name
+	}
+	return "INSERT INTO " + table + "(" + strings.Join(names, ", ") + ") VALUES(?" + strings.Repeat(", ?", len(columns)-1) + ")"
+}
+
+func insertOf(statement string, columns []column) row {
+	values := make([]any, len(columns))
+	for i, c := range columns {
+		values[i] = c.value
+	}
+	return row{statement, values}
+}
+
+func invoiceColumns(in *Invoice, doc *parse.Document, status, problems string, now time.Time) []column {
+	seller := party(doc, "seller")
+	buyer := party(doc, "buyer")
+	// A buyer's identification is taken whole from one of the two sources.
+	buyerIDType, buyerID := buyer.IDType, buyer.ID
+	if buyerIDType == "" {
+		buyerIDType, buyerID = in.BuyerIDType, in.BuyerID
+	}
+	buyerNIP := ""
+	if buyerIDType == "Nip" {
+		buyerNIP = buyerID
+	}
+	lines := 0
+	for i := range doc.Lines {
+		if doc.Lines[i].Kind == "line" {
+			lines++
+		}
+	}
+	// An unread document says nothing, not "no".
+	annotation := func(set bool) any {
+		if status != "ok" {
+			return nil
+		}
+		return flag(set)
+	}
+	return []column{
+		{"ksef_number", in.KSeFNumber},
+		{"api_invoice_type", text(in.APIType)},
+		{"invoicing_mode", text(in.InvoicingMode)},
+		{"invoicing_at", moment(in.InvoicingAt)},
+		{"acquired_at", moment(in.AcquiredAt)},
+		{"stored_at", moment(in.StoredAt)},
+		{"received_date", text(in.ReceivedDate)},
+		{"api_net_minor", minor(in.Net)},
+		{"api_vat_pln_minor", minor(in.VATPLN)},
+		{"api_gross_minor", minor(in.Gross)},
+		{"invoice_hash", in.Hash},
+		{"corrected_offline_hash", text(in.CorrectedHash)},
+		{"form", doc.Form},
+		{"form_code", text(cmp.Or(doc.FormCode, in.FormCode))},
+		{"form_version", text(doc.FormVersion)},
+		{"xml_namespace", text(doc.Namespace)},
+		{"invoice_type", text(doc.InvoiceType)},
+		{"is_correction", flag(doc.IsCorrection)},
+		{"invoice_number", text(cmp.Or(doc.InvoiceNumber, in.InvoiceNumber))},
+		{"issue_date", text(cmp.Or(doc.IssueDate, in.IssueDate))},
+		{"issue_place", text(doc.IssuePlace)},
+		{"created_at", text(doc.CreatedAt)},
+		{"system_info", text(doc.SystemInfo)},
+		{"sale_date", text(doc.SaleDate)},
+		{"period_from", text(doc.PeriodFrom)},
+		{"period_to", text(doc.PeriodTo)},
+		{"tax_date", text(doc.TaxDate)},
+		{"currency", text(cmp.Or(doc.Currency, in.Currency))},
+		{"exchange_rate", text(doc.ExchangeRate)},
+		{"gross_minor", minor(doc.Gross)},
+		{"net_minor", minor(doc.Net)},
+		{"vat_minor", minor(doc.VAT)},
+		{"vat_pln_minor", minor(doc.VATPLN)},
+		{"to_pay_minor", minor(doc.ToPay)},
+		{"to_settle_minor", minor(doc.ToSettle)},
+		{"charges_minor", minor(doc.Charges)},
+		{"deductions_minor", minor(doc.Deductions)},
+		{"seller_nip", text(cmp.Or(seller.NIP, in.SellerNIP))},
+		{"seller_name", text(cmp.Or(seller.Name, in.SellerName))},
+		{"seller_country", text(seller.Country)},
+		{"buyer_id_type", text(buyerIDType)},
+		{"buyer_id", text(buyerID)},
+		{"buyer_id_country", text(buyer.IDCountry)},
+		{"buyer_nip", text(buyerNIP)},
+		{"buyer_name", text(cmp.Or(buyer.Name, in.BuyerName))},
+		{"buyer_country", text(buyer.Country)},
+		{"cash_method", annotation(doc.CashMethod)},
+		{"self_billing", annotation(doc.SelfBilling)},
+		{"reverse_charge", annotation(doc.ReverseCharge)},
+		{"split_payment", annotation(doc.SplitPayment)},
+		{"exempt", annotation(doc.Exempt)},
+		{"exempt_basis", text(doc.ExemptBasis)},
+		{"new_transport", annotation(doc.NewTransport)},
+		{"triangular", annotation(doc.Triangular)},
+		{"margin_scheme", text(doc.MarginScheme)},
+		{"cash_register", annotation(doc.CashRegister)},
+		{"related_parties", annotation(doc.RelatedParties)},
+		{"excise_refund", annotation(doc.ExciseRefund)},
+		{"buyer_local_gov", annotation(doc.BuyerLocalGov)},
+		{"buyer_vat_group", annotation(doc.BuyerVATGroup)},
+		{"correction_reason", text(doc.CorrectionReason)},
+		{"correction_effect", stated(doc.CorrectionEffect)},
+		{"correction_period", text(doc.CorrectionPeriod)},
+		{"corrected_number_fixed", text(doc.CorrectedNumberFixed)},
+		{"amount_before_minor", minor(doc.AmountBefore)},
+		{"exchange_rate_before", text(doc.ExchangeRateBefore)},
+		{"payment_status", text(doc.PaymentStatus)},
+		{"paid_date", text(doc.PaidDate)},
+		{"payment_method", text(doc.PaymentMethod)},
+		{"payment_method_text", text(doc.PaymentMethodText)},
+		{"first_due_date", text(doc.FirstDueDate)},
+		{"last_due_date", text(doc.LastDueDate)},
+		{"payment_ksef_id", text(doc.PaymentKSeFID)},
+		{"payment_link", text(doc.PaymentLink)},
+		{"discount_terms", text(doc.DiscountTerms)},
+		{"discount_amount", text(doc.DiscountAmount)},
+		{"line_count", lines},
+		{"has_attachment", flag(doc.HasAttachment)},
+		{"xml_path", in.Path},
+		{"parse_status", status},
+		{"parse_error", text(problems)},
+		{"metadata_json", string(in.MetadataJSON)},
+		{"first_seen_at", moment(now)},
+		{"updated_at", moment(now)},
+	}
+}
+
+// party gives the first party of a kind, or an empty one.
+func party(doc *parse.Document, kind string) *parse.Party {
+	for i := range doc.Parties {
+		if doc.Parties[i].Kind == kind {
+			return &doc.Parties[i]
+		}
+	}
+	return &parse.Party{}
+}
+
+func partyColumns(p *parse.Party) []column {
+	var email, phone string
+	for _, c := range p.Contacts {
+		email, phone = cmp.Or(email, c.Email), cmp.Or(phone, c.Phone)
+	}
+	var contacts any
+	if len(p.Contacts) > 1 {
+		// Strings only: this cannot fail.
+		list, _ := json.Marshal(p.Contacts)
+		contacts = string(list)
+	}
+	return []column{
+		{"invoice_id", nil},
+		{"party", p.Kind},
+		{"position", p.Position},
+		{"id_type", text(p.IDType)},
+		{"id_value", text(p.ID)},
+		{"id_country", text(p.IDCountry)},
+		{"nip", text(p.NIP)},
+		{"eori", text(p.EORI)},
+		{"name", text(p.Name)},
+		{"country", text(p.Country)},
+		{"address1", text(p.Address1)},
+		{"address2", text(p.Address2)},
+		{"gln", text(p.GLN)},
+		{"mail_country", text(p.MailCountry)},
+		{"mail_address1", text(p.MailAddress1)},
+		{"mail_address2", text(p.MailAddress2)},
+		{"email", text(email)},
+		{"phone", text(phone)},
+		{"contacts_json", contacts},
+		{"role_code", stated(p.RoleCode)},
+		{"role_text", text(p.RoleText)},
+		{"share_percent", text(p.SharePercent)},
+		{"customer_number", text(p.CustomerNumber)},
+		{"link_key", text(p.LinkKey)},
+		{"taxpayer_status", stated(p.TaxpayerStatus)},
+	}
+}
+
+func lineColumns(l *parse.Line) []column {
+	return []column{
+		{"invoice_id", nil},
+		{"kind", l.Kind},
+		{"position", l.Position},
+		{"line_number", stated(l.Number)},
+		{"line_uid", text(l.UID)},
+		{"before_correction", flag(l.BeforeCorrection)},
+		{"sale_date", text(l.SaleDate)},
+		{"name", text(l.Name)},
+		{"item_code", text(l.ItemCode)},
+		{"gtin", text(l.GTIN)},
+		{"pkwiu", text(l.PKWiU)},
+		{"cn", text(l.CN)},
+		{"pkob", text(l.PKOB)},
+		{"unit", text(l.Unit)},
+		{"quantity", text(l.Quantity)},
+		{"unit_price_net", text(l.UnitPriceNet)},
+		{"unit_price_gross", text(l.UnitPriceGross)},
+		{"discount", text(l.Discount)},
+		{"net_minor", minor(l.Net)},
+		{"gross_minor", minor(l.Gross)},
+		{"vat_minor", minor(l.VAT)},
+		{"vat_rate", text(l.VATRate)},
+		{"oss_rate", text(l.OSSRate)},
+		{"annex15", flag(l.Annex15)},
+		{"excise_minor", minor(l.Excise)},
+		{"gtu", text(l.GTU)},
+		{"procedure", text(l.Procedure)},
+		{"exchange_rate", text(l.ExchangeRate)},
+	}
+}
+
+func vatColumns(v *parse.VATRow) []column {
+	return []column{
+		{"invoice_id", nil},
+		{"bucket", v.Bucket},
+		{"source_field", v.Field},
+		{"net_minor", minor(v.Net)},
+		{"vat_minor", minor(v.VAT)},
+		{"vat_pln_minor", minor(v.VATPLN)},
+	}
+}
+
+// minor gives NULL for an amount that is not stated: 0 is an amount.
+func minor(m parse.Minor) any {
+	if !m.Stated {
+		return nil
+	}
+	return m.Value
+}
+
+// stated gives NULL for 0 in a column whose values begin with 1.
+func stated(n int) any {
+	if n == 0 {
+		return nil
+	}
+	return n
+}
+
+func flag(set bool) int {
+	if set {
+		return 1
+	}
+	return 0
+}
