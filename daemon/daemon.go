@@ -1,0 +1,166 @@
+// Package daemon decides when a mirror's cycle runs: one loop per mirror, each
+// at its own interval, with backoff after trouble. What a cycle does is package
+// sync's business.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"ksefmirror/internal/ksef"
+	ksefsync "ksefmirror/sync"
+)
+
+const (
+	firstBackoff = 30 * time.Second
+	maxBackoff   = 15 * time.Minute
+	// quiet is how long the same trouble is not logged again.
+	quiet = 15 * time.Minute
+	// settle is added to the instant at which the limits allow the next request.
+	settle = time.Second
+)
+
+// Mirror is what the daemon needs of an opened mirror: [ksefsync.Mirror].
+type Mirror interface {
+	Cycle(ctx context.Context) (ksefsync.Report, error)
+	Close() error
+}
+
+// Job is one mirror to keep.
+type Job struct {
+	Name     string
+	Interval time.Duration // between the starts of two cycles
+	// Open opens the mirror. It is called again after every failure, so that a
+	// mounted volume, a released lock or a mended database is picked up.
+	Open func(ctx context.Context) (Mirror, error)
+}
+
+// Run keeps all mirrors until ctx is cancelled, then returns when every cycle
+// has stopped at a safe point. One mirror's failure does not touch another's.
+func Run(ctx context.Context, log *slog.Logger, jobs []Job) {
+	var running sync.WaitGroup
+	for _, job := range jobs {
+		running.Go(func() {
+			l := loop{Job: job, log: log.With("mirror", job.Name)}
+			l.run(ctx)
+		})
+	}
+	running.Wait()
+}
+
+// loop runs one mirror's cycles.
+type loop struct {
+	Job
+	log      *slog.Logger
+	mirror   Mirror // nil when not open
+	failures int    // in a row
+	loggedAt time.Time
+}
+
+func (l *loop) run(ctx context.Context) {
+	defer l.close()
+	for {
+		started := time.Now()
+		err := l.cycle(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if sleep(ctx, time.Until(l.next(started, err))) != nil {
+			return
+		}
+	}
+}
+
+// cycle opens the mirror if it is not open and runs one cycle. A mirror whose
+// local state is in doubt is closed, so that the next attempt looks at it afresh.
+func (l *loop) cycle(ctx context.Context) error {
+	if l.mirror == nil {
+		mirror, err := l.Open(ctx)
+		if err != nil {
+			return err
+		}
+		l.mirror = mirror
+	}
+	report, err := l.mirror.Cycle(ctx)
+	l.logReport(report)
+	if err != nil && local(err) {
+		l.close()
+	}
+	return err
+}
+
+// local tells whether err came from this machine rather than from KSeF.
+func local(err error) bool {
+	var refused *ksef.Error
+	var login *ksef.LoginError
+	var budget *ksef.BudgetError
+	return !errors.As(err, &refused) && !errors.As(err, &login) && !errors.As(err, &budget)
+}
+
+// next is when to run again after a cycle that began at started and ended with
+// err, and says so in the log.
+func (l *loop) next(started time.Time, err error) time.Time {
+	now := time.Now()
+	var budget *ksef.BudgetError
+	switch {
+	case err == nil:
+		if l.failures > 0 {
+			l.log.Info("mirror recovered", "failures", l.failures)
+			l.failures = 0
+		}
+		return latest(now, started.Add(l.Interval))
+	case errors.As(err, &budget):
+		l.failures = 0
+		l.log.Info("the limits allow no more for now", "group", budget.Group, "until", budget.Until)
+		return latest(now, budget.Until).Add(settle)
+	}
+	l.failures++
+	if l.failures == 1 || now.Sub(l.loggedAt) >= quiet {
+		l.log.Error("mirror is in trouble, it will be tried again", "err", err, "failures", l.failures)
+		l.loggedAt = now
+	}
+	backoff := maxBackoff
+	if l.failures <= 5 {
+		backoff = firstBackoff << (l.failures - 1)
+	}
+	return now.Add(backoff)
+}
+
+func (l *loop) logReport(report ksefsync.Report) {
+	for _, s := range report.Streams {
+		l.log.Info("cycle done", "role", s.Role, "watermark", s.Watermark, "listed", s.Listed, "added", s.Added,
+			"known", s.Known, "waiting", s.Waiting, "requests", s.Requests, "ok", s.Err == nil)
+	}
+}
+
+func (l *loop) close() {
+	if l.mirror == nil {
+		return
+	}
+	if err := l.mirror.Close(); err != nil {
+		l.log.Error("closing the mirror", "err", err)
+	}
+	l.mirror = nil
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// sleep waits for d or until ctx ends, whose error it returns then.
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}

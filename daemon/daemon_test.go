@@ -1,0 +1,163 @@
+package daemon_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"ksefmirror/daemon"
+	"ksefmirror/internal/ksef"
+	ksefsync "ksefmirror/sync"
+)
+
+// mirror answers each cycle by a function of how many there were before, and
+// notes when they began.
+type mirror struct {
+	answer func(n int) error
+
+	mu     sync.Mutex
+	began  []time.Time
+	opened int
+	closed int
+}
+
+func (m *mirror) Cycle(ctx context.Context) (ksefsync.Report, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.began = append(m.began, time.Now())
+	return ksefsync.Report{}, m.answer(len(m.began) - 1)
+}
+
+func (m *mirror) Close() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.closed++
+	return nil
+}
+
+func (m *mirror) open(context.Context) (daemon.Mirror, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.opened++
+	return m, nil
+}
+
+// keep runs the daemon over the mirrors for a while of bubble time and returns
+// its log.
+func keep(t *testing.T, d time.Duration, mirrors map[string]*mirror) string {
+	t.Helper()
+	var log bytes.Buffer
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	defer cancel()
+	var jobs []daemon.Job
+	for name, m := range mirrors {
+		jobs = append(jobs, daemon.Job{Name: name, Interval: 15 * time.Minute, Open: m.open})
+	}
+	daemon.Run(ctx, slog.New(slog.NewTextHandler(&log, nil)), jobs)
+	for name, m := range mirrors {
+		if m.opened != m.closed {
+			t.Errorf("%s was opened %d times and closed %d times", name, m.opened, m.closed)
+		}
+	}
+	return log.String()
+}
+
+func TestRunsAtItsInterval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &mirror{answer: func(int) error { return nil }}
+		keep(t, time.Hour+time.Minute, map[string]*mirror{"a": m})
+		if len(m.began) != 5 || m.opened != 1 {
+			t.Errorf("%d cycles, opened %d times in an hour, want 5 and once", len(m.began), m.opened)
+		}
+	})
+}
+
+// One mirror's failure neither delays another nor is repeated in a hot loop or
+// in a flood of log lines.
+func TestFailureIsAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fine := &mirror{answer: func(int) error { return nil }}
+		broken := &mirror{answer: func(n int) error {
+			if n < 20 {
+				return &ksef.Error{Op: "query metadata", HTTPStatus: 502}
+			}
+			return nil
+		}}
+		log := keep(t, 6*time.Hour-time.Minute, map[string]*mirror{"fine": fine, "broken": broken})
+		if len(fine.began) != 24 {
+			t.Errorf("the other mirror ran %d cycles in six hours", len(fine.began))
+		}
+		for i := range broken.began[1:] {
+			if pause := broken.began[i+1].Sub(broken.began[i]); pause < 30*time.Second || pause > 16*time.Minute {
+				t.Errorf("pause %d was %s", i, pause)
+			}
+		}
+		if broken.opened != 1 {
+			t.Errorf("KSeF's failure opened the mirror %d times", broken.opened)
+		}
+		if n := strings.Count(log, "mirror is in trouble"); n < 2 || n > 20 {
+			t.Errorf("%d lines about one trouble in hours", n)
+		}
+		if strings.Count(log, "mirror recovered") != 1 {
+			t.Errorf("no line at recovery:\n%s", log)
+		}
+	})
+}
+
+// When the budget is used up it waits until the instant that was told, however
+// far, and not an interval.
+func TestBudgetIsWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &mirror{answer: func(n int) error {
+			if n == 0 {
+				return errors.Join(&ksef.BudgetError{Group: ksef.GroupDownload, Until: time.Now().Add(100 * time.Minute)})
+			}
+			return nil
+		}}
+		keep(t, 2*time.Hour, map[string]*mirror{"a": m})
+		if pause := m.began[1].Sub(m.began[0]); pause < 100*time.Minute || pause > 101*time.Minute {
+			t.Errorf("it waited %s of 100 minutes", pause)
+		}
+	})
+}
+
+// Trouble of this machine closes the mirror, so that what was mended is noticed.
+func TestLocalTroubleOpensAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &mirror{answer: func(n int) error {
+			if n < 3 {
+				return errors.New("disk full")
+			}
+			return nil
+		}}
+		keep(t, time.Hour, map[string]*mirror{"a": m})
+		if m.opened != 4 {
+			t.Errorf("opened %d times, want anew after each of three failures", m.opened)
+		}
+	})
+}
+
+func TestStopsAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		m := &mirror{answer: func(int) error { return nil }}
+		ended := make(chan struct{})
+		go func() {
+			daemon.Run(ctx, slog.New(slog.DiscardHandler), []daemon.Job{{Name: "a", Interval: time.Hour, Open: m.open}})
+			close(ended)
+		}()
+		synctest.Wait()
+		began := time.Now()
+		cancel()
+		<-ended
+		if time.Since(began) != 0 || m.closed != 1 {
+			t.Errorf("it took %s, closed %d times", time.Since(began), m.closed)
+		}
+	})
+}

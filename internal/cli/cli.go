@@ -1,0 +1,242 @@
+// Package cli is the command line: it builds everything from the configuration
+// and shows people what happens. It decides nothing about invoices.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"ksefmirror/internal/config"
+	"ksefmirror/internal/ksef"
+	"ksefmirror/internal/tree"
+	ksefsync "ksefmirror/sync"
+)
+
+// The exit codes of every command but status, which answers as monitoring
+// plug-ins do: 0 in order, 1 look at it, 2 act.
+const (
+	exitFailure    = 1
+	exitUsage      = 2 // the command line or the configuration is wrong
+	exitIncomplete = 3 // finished, but some invoices could not be mirrored or are not as they should be
+	exitLocked     = 4 // another process works on the mirror
+	exitBudget     = 5 // KSeF's limits allow no more for now
+)
+
+// coded is an error with the exit code it ends the program with. err nil means
+// that everything has been said.
+type coded struct {
+	code int
+	err  error
+}
+
+func (c *coded) Error() string {
+	if c.err == nil {
+		return fmt.Sprintf("exit code %d", c.code)
+	}
+	return c.err.Error()
+}
+
+func (c *coded) Unwrap() error { return c.err }
+
+// usageError is a coded error for a wrong command line or configuration.
+func usageError(err error) error { return &coded{exitUsage, err} }
+
+// command holds what every command needs.
+type command struct {
+	configFlag     string
+	stdin          io.Reader
+	stdout, stderr io.Writer
+}
+
+// Main runs the program with the arguments after its name and returns its exit
+// code. It stops at a safe point when ctx is cancelled.
+func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	c := &command{stdin: stdin, stdout: stdout, stderr: stderr}
+	root := c.root()
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	code := exitFailure
+	var own *coded
+	var problems config.Problems
+	switch {
+	case errors.As(err, &own):
+		code = own.code
+		if own.err == nil {
+			return code
+		}
+	case errors.As(err, &problems):
+		code = exitUsage
+	case errors.Is(err, ksefsync.ErrLocked):
+		code = exitLocked
+	}
+	_, _ = fmt.Fprintln(stderr, "ksefmirror:", err)
+	if hint := hintFor(err); hint != "" {
+		_, _ = fmt.Fprintln(stderr, "  "+hint)
+	}
+	return code
+}
+
+// hintFor says what to try, for errors whose text cannot know.
+func hintFor(err error) string {
+	switch {
+	case errors.Is(err, ksefsync.ErrLocked):
+		return "The daemon may be running: it does the same work by itself. Stop it first, or wait until the other command has ended."
+	case errors.Is(err, tree.ErrNotMounted):
+		return "Mount the volume that holds the invoices folder, then try again. Nothing was written."
+	}
+	return ""
+}
+
+func (c *command) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "ksefmirror",
+		Short: "Keeps a local, complete copy of a company's invoices from KSeF",
+		Long: `ksefmirror keeps a local, complete, byte-exact copy of a company's invoices from
+KSeF, Poland's national e-invoicing system: a folder tree that people browse and
+a SQLite database that accounting software reads.
+
+Exit codes: 0 in order, 1 failure, 2 wrong command line or configuration,
+3 finished but some invoices failed, 4 another process works on the mirror,
+5 KSeF's limits allow no more for now.`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          noArguments,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usageError(fmt.Errorf("%w\n  See: %s --help", err, cmd.CommandPath()))
+	})
+	root.PersistentFlags().StringVar(&c.configFlag, "config", "", "configuration `file` (default: config.toml here, then the system's place)")
+	root.AddCommand(c.demo(), c.simulate(), c.sync(), c.run(), c.status(), c.verify(), c.config(), c.version())
+	return root
+}
+
+// load reads the configuration that the flag or the default places name.
+func (c *command) load() (*config.Config, error) {
+	path, err := config.Path(c.configFlag)
+	if err != nil {
+		return nil, usageError(err)
+	}
+	loaded, err := config.Load(path, checkLayout)
+	if err != nil {
+		return nil, usageError(err)
+	}
+	return loaded, nil
+}
+
+func checkLayout(pattern string) error {
+	_, err := tree.ParseLayout(pattern)
+	return err
+}
+
+// pick loads the configuration and gives its mirrors with the given names, all
+// when there are none.
+func (c *command) pick(names []string) (*config.Config, []config.Mirror, error) {
+	loaded, err := c.load()
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(names) == 0 {
+		return loaded, loaded.Mirrors, nil
+	}
+	var picked []config.Mirror
+	for _, name := range names {
+		found := false
+		for _, m := range loaded.Mirrors {
+			if m.Name == name {
+				picked, found = append(picked, m), true
+			}
+		}
+		if !found {
+			return nil, nil, usageError(fmt.Errorf("no mirror %q in the configuration", name))
+		}
+	}
+	return loaded, picked, nil
+}
+
+// logger writes to standard error as the configuration says: text to a
+// terminal, JSON otherwise, unless the format is fixed.
+func (c *command) logger(l config.Log) *slog.Logger {
+	options := &slog.HandlerOptions{Level: l.Level}
+	if l.Format == "json" || l.Format == "auto" && !isTerminal(c.stderr) {
+		return slog.New(slog.NewJSONHandler(c.stderr, options))
+	}
+	return slog.New(slog.NewTextHandler(c.stderr, options))
+}
+
+func isTerminal(w any) bool {
+	file, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(file.Fd()))
+}
+
+// options turns a configured mirror into what package sync mirrors.
+func options(m config.Mirror, log *slog.Logger) (ksefsync.Options, error) {
+	layout, err := tree.ParseLayout(m.Layout)
+	if err != nil {
+		return ksefsync.Options{}, err
+	}
+	address := m.APIURL
+	if address == "" {
+		address, _ = ksef.BaseURL(m.Environment)
+	}
+	context := ksefContext(m.Context)
+	return ksefsync.Options{
+		Dir: m.Dir, Environment: m.Environment, Context: context,
+		Roles: m.Roles, Since: m.Since, Layout: layout, Log: log,
+		Remote: func(requests ksef.RequestLog) ksefsync.Remote {
+			return &ksef.Client{
+				BaseURL: address, Context: context,
+				Token: func() (ksef.Secret, error) {
+					token, err := m.Auth.Token.Read()
+					return ksef.NewSecret(token), err
+				},
+				Limiter:   ksef.NewLimiter(requests, ksef.DefaultLimits()),
+				UserAgent: "ksefmirror/" + buildVersion(),
+				Log:       log,
+			}
+		},
+	}, nil
+}
+
+// open opens one mirror for work.
+func open(ctx context.Context, m config.Mirror, log *slog.Logger, progress func(ksefsync.Progress)) (*ksefsync.Mirror, error) {
+	o, err := options(m, log.With("mirror", m.Name))
+	if err != nil {
+		return nil, err
+	}
+	o.Progress = progress
+	return ksefsync.Open(ctx, o)
+}
+
+// worst keeps the exit code that says most when several mirrors end differently.
+func worst(codes ...int) int {
+	for _, code := range []int{exitFailure, exitLocked, exitBudget, exitIncomplete} {
+		for _, c := range codes {
+			if c == code {
+				return code
+			}
+		}
+	}
+	return 0
+}
+
+// noArguments refuses arguments as a usage error.
+func noArguments(cmd *cobra.Command, args []string) error {
+	if err := cobra.NoArgs(cmd, args); err != nil {
+		return usageError(err)
+	}
+	return nil
+}

@@ -1,0 +1,129 @@
+package cli
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"ksefmirror/internal/config"
+)
+
+func (c *command) config() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "config",
+		Short: "Check the configuration, or write a first one",
+		Args:  noArguments,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(c.configCheck(), c.configInit())
+	return cmd
+}
+
+func (c *command) configCheck() *cobra.Command {
+	return &cobra.Command{
+		Use:   "check",
+		Short: "Report every mistake in the configuration at once",
+		Args:  noArguments,
+		RunE: func(*cobra.Command, []string) error {
+			loaded, err := c.load()
+			if err != nil {
+				return err
+			}
+			for _, m := range loaded.Mirrors {
+				_, _ = fmt.Fprintf(c.stdout, "%s: %s, %s, every %s, into %s\n", m.Name, m.Environment, strings.Join(m.Roles, " "), m.Interval, m.Dir)
+			}
+			_, _ = fmt.Fprintln(c.stdout, "The configuration is in order.")
+			return nil
+		},
+	}
+}
+
+func (c *command) configInit() *cobra.Command {
+	var o config.InitOptions
+	var tokenFile string
+	cmd := &cobra.Command{
+		Use:   "init",
+		Short: "Write a commented configuration for one mirror",
+		Long: `Writes a commented configuration file, and the KSeF token into a file of its own
+that only you can read. Asks for what no flag says. The token is never a flag,
+for other users of the machine can read command lines: type it when asked, or
+give a file with --token-file. Existing files are left alone.`,
+		Args: noArguments,
+		RunE: func(*cobra.Command, []string) error {
+			path := c.configFlag
+			if path == "" {
+				path = "config.toml"
+			}
+			if err := c.ask(&o, tokenFile); err != nil {
+				return usageError(err)
+			}
+			written, err := config.Write(path, o)
+			if err != nil {
+				return usageError(err)
+			}
+			for _, file := range written {
+				_, _ = fmt.Fprintln(c.stdout, "wrote", file)
+			}
+			if o.Token == "" {
+				_, _ = fmt.Fprintf(c.stdout, "Now put the KSeF token into the file that %s names under auth.token, readable only by you.\n", path)
+			}
+			_, _ = fmt.Fprintf(c.stdout, "Next: ksefmirror --config %s config check, then: ksefmirror --config %s sync\n", path, path)
+			return nil
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&o.Name, "name", "", "the mirror's name, also its folder's")
+	flags.StringVar(&o.Environment, "environment", "", "test, demo or prod")
+	flags.StringVar(&o.APIURL, "api-url", "", "another address than the environment's, such as a simulator's")
+	flags.StringVar(&o.Context, "context", "", "whose invoices, such as nip:5265877635")
+	flags.StringVar(&tokenFile, "token-file", "", "a `file` that holds the KSeF token; - reads it from standard input")
+	return cmd
+}
+
+// ask fills in what the flags left open.
+func (c *command) ask(o *config.InitOptions, tokenFile string) error {
+	lines := bufio.NewScanner(c.stdin)
+	line := func(what string, into *string) error {
+		if *into != "" {
+			return nil
+		}
+		_, _ = fmt.Fprint(c.stderr, what+": ")
+		if !lines.Scan() {
+			_, _ = fmt.Fprintln(c.stderr)
+			return fmt.Errorf("no answer to %q: answer it, or give it as a flag (see --help)", what)
+		}
+		*into = strings.TrimSpace(lines.Text())
+		return nil
+	}
+	if err := line("Name of the mirror (also its folder)", &o.Name); err != nil {
+		return err
+	}
+	if err := line("Environment (test, demo or prod)", &o.Environment); err != nil {
+		return err
+	}
+	if err := line("Whose invoices (such as nip:5265877635)", &o.Context); err != nil {
+		return err
+	}
+	switch {
+	case tokenFile == "-":
+		return line("KSeF token", &o.Token)
+	case tokenFile != "":
+		content, err := os.ReadFile(tokenFile)
+		if err != nil {
+			return err
+		}
+		o.Token = strings.TrimSpace(string(content))
+		return nil
+	case isTerminal(c.stdin):
+		_, _ = fmt.Fprint(c.stderr, "KSeF token (not shown; empty to add it later): ")
+		token, err := term.ReadPassword(int(os.Stdin.Fd()))
+		_, _ = fmt.Fprintln(c.stderr)
+		o.Token = strings.TrimSpace(string(token))
+		return err
+	}
+	return nil
+}

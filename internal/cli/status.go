@@ -1,0 +1,157 @@
+package cli
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"ksefmirror/internal/config"
+	ksefsync "ksefmirror/sync"
+)
+
+// The answers of status, as monitoring plug-ins give them.
+const (
+	statusOK       = 0
+	statusWarning  = 1 // someone should look
+	statusCritical = 2 // a stream has not succeeded for long, or cannot be read
+)
+
+// late is how many intervals may pass without a success before status calls it
+// critical, but never less than minLate.
+const (
+	late    = 3
+	minLate = 2 * time.Hour
+)
+
+// mirrorStatus is one mirror in the output of status --json.
+type mirrorStatus struct {
+	Name  string `json:"name"`
+	Level int    `json:"level"` // 0 in order, 1 look at it, 2 act
+	// Problems says in words what is not in order.
+	Problems []string `json:"problems"`
+	Dir      string   `json:"dir"`
+	ksefsync.Status
+}
+
+func (c *command) status() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "status [NAME…]",
+		Short: "Show how complete every mirror is",
+		Long: `Shows each mirror and role: how far it is complete, how many invoices it holds, its
+last success and error, and what KSeF's limits leave. It only reads the database,
+also while the daemon runs. Exits 0 when all is in order, 1 when someone should
+look, 2 when a role has not succeeded for three intervals and two hours. That KSeF's
+limits cut a run short is no failure; it then says how far the role is complete.`,
+		RunE: func(cmd *cobra.Command, names []string) error {
+			_, mirrors, err := c.pick(names)
+			if err != nil {
+				return err
+			}
+			level := statusOK
+			all := []mirrorStatus{}
+			for _, m := range mirrors {
+				s := judge(m, time.Now(), func(now time.Time) (ksefsync.Status, error) {
+					return ksefsync.ReadStatus(cmd.Context(), m.Dir, m.Roles, now)
+				})
+				level = max(level, s.Level)
+				all = append(all, s)
+			}
+			if asJSON {
+				encoder := json.NewEncoder(c.stdout)
+				encoder.SetIndent("", "  ")
+				if err := encoder.Encode(all); err != nil {
+					return err
+				}
+			} else {
+				for _, s := range all {
+					c.printStatus(s)
+				}
+			}
+			if level != statusOK {
+				return &coded{code: level}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+// judge reads the status of one mirror and says what is not in order.
+func judge(m config.Mirror, now time.Time, read func(time.Time) (ksefsync.Status, error)) mirrorStatus {
+	s := mirrorStatus{Name: m.Name, Dir: m.Dir, Problems: []string{}}
+	problem := func(level int, format string, args ...any) {
+		s.Level = max(s.Level, level)
+		s.Problems = append(s.Problems, fmt.Sprintf(format, args...))
+	}
+	var err error
+	s.Status, err = read(now)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		problem(statusWarning, "it has never run: start it with ksefmirror sync %s", m.Name)
+		return s
+	case err != nil:
+		problem(statusCritical, "%v", err)
+		return s
+	}
+	allowed := max(late*m.Interval, minLate)
+	for _, stream := range s.Streams {
+		success, _ := time.Parse(time.RFC3339, stream.LastSuccess) // a zero time is told apart below
+		switch {
+		case stream.LastSuccess == "":
+			problem(statusCritical, "%s: it has never succeeded", stream.Role)
+		case now.Sub(success) > allowed:
+			problem(statusCritical, "%s: no success since %s", stream.Role, stream.LastSuccess)
+		}
+		if lag := time.Duration(stream.LagSeconds) * time.Second; lag > allowed {
+			problem(statusWarning, "%s: complete only up to %s", stream.Role, stream.Watermark)
+		}
+		if stream.LastError != "" {
+			problem(statusWarning, "%s: %s", stream.Role, stream.LastError)
+		}
+	}
+	for _, w := range s.Waiting {
+		problem(statusWarning, "%s: %s could not be mirrored yet: %s", w.Role, w.KSeFNumber, w.Reason)
+	}
+	for _, g := range s.Budget {
+		if g.BlockedUntil != "" {
+			problem(statusWarning, "KSeF allows no %s requests before %s", g.Group, g.BlockedUntil)
+		}
+	}
+	return s
+}
+
+func (c *command) printStatus(s mirrorStatus) {
+	words := map[int]string{statusOK: "in order", statusWarning: "look at it", statusCritical: "act"}
+	_, _ = fmt.Fprintf(c.stdout, "%s: %s (%d invoices, %d of them unread)\n", s.Name, words[s.Level], s.Invoices, s.Unread)
+	for _, stream := range s.Streams {
+		lag := "-"
+		if stream.LagSeconds >= 0 {
+			lag = (time.Duration(stream.LagSeconds) * time.Second).String()
+		}
+		_, _ = fmt.Fprintf(c.stdout, "  %-11s %7d invoices, complete up to %s (%s ago), last success %s\n",
+			stream.Role, stream.Invoices, orDash(string(stream.Watermark)), lag, orDash(stream.LastSuccess))
+	}
+	for _, g := range s.Budget {
+		if g.PerHour == 0 {
+			_, _ = fmt.Fprintf(c.stdout, "  %-16s not limited\n", g.Group)
+			continue
+		}
+		_, _ = fmt.Fprintf(c.stdout, "  %-16s %d of %d requests left this hour\n", g.Group, g.Left, g.PerHour)
+	}
+	for _, problem := range s.Problems {
+		_, _ = fmt.Fprintf(c.stdout, "  ! %s\n", problem)
+	}
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}

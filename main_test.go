@@ -1,0 +1,318 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"ksefmirror/internal/ksef"
+	"ksefmirror/internal/ksefsim"
+	"ksefmirror/internal/ksefsim/contract"
+)
+
+// asProgram makes this test binary the program itself, so that the tests run
+// what users run, in processes of its own.
+const asProgram = "KSEFMIRROR_TEST_AS_PROGRAM"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		main()
+	}
+	os.Exit(m.Run())
+}
+
+const secretToken = "20260101-EC-canary-in-the-token"
+
+var company = ksef.Context{Type: ksef.ContextNIP, Value: "5265877635"}
+
+// place is a folder with a configuration for a simulated KSeF.
+type place struct {
+	t   *testing.T
+	dir string
+	sim *ksefsim.Server
+	url string
+}
+
+func newPlace(t *testing.T) *place {
+	t.Helper()
+	p := &place{t: t, dir: t.TempDir(), sim: ksefsim.New(ksefsim.Options{HWMLag: time.Millisecond})}
+	p.sim.AddToken(company, secretToken)
+	server := httptest.NewServer(contract.Wrap(t, p.sim))
+	t.Cleanup(server.Close)
+	p.url = server.URL + "/v2"
+	out, code := p.run(secretToken+"\n", "config", "init", "--name", "acme", "--environment", "test", "--context", "nip:5265877635", "--api-url", p.url, "--token-file", "-")
+	if code != 0 {
+		t.Fatalf("config init: exit %d\n%s", code, out)
+	}
+	return p
+}
+
+func (p *place) generate(n int) {
+	p.t.Helper()
+	now := time.Now()
+	invoices := ksefsim.Generate(ksefsim.GenerateOptions{Count: n, Context: company, From: now.Add(-time.Hour), To: now.Add(-time.Second), Seed: uint64(n)})
+	if _, err := p.sim.Add(invoices...); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+func (p *place) command(args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(p.t.Context(), os.Args[0], args...)
+	cmd.Dir = p.dir
+	cmd.Env = append(os.Environ(), asProgram+"=1")
+	return cmd
+}
+
+// run runs the program in the folder and gives all it printed and its exit code.
+func (p *place) run(stdin string, args ...string) (string, int) {
+	p.t.Helper()
+	cmd := p.command(args...)
+	cmd.Stdin = strings.NewReader(stdin)
+	out, err := cmd.CombinedOutput()
+	if strings.Contains(string(out), secretToken) {
+		p.t.Errorf("%q shows the token", args)
+	}
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return string(out), exit.ExitCode()
+	}
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return string(out), 0
+}
+
+// want runs the program and expects an exit code and texts in its output.
+func (p *place) want(code int, texts []string, args ...string) string {
+	p.t.Helper()
+	out, got := p.run("", args...)
+	if got != code {
+		p.t.Errorf("%q: exit %d, want %d\n%s", args, got, code, out)
+	}
+	for _, text := range texts {
+		if !strings.Contains(out, text) {
+			p.t.Errorf("%q: no %q in\n%s", args, text, out)
+		}
+	}
+	return out
+}
+
+func TestFirstHour(t *testing.T) {
+	p := newPlace(t)
+	p.generate(40)
+	p.want(0, []string{"in order"}, "config", "check")
+	p.want(1, []string{"never run"}, "status")
+	p.want(0, []string{"complete up to"}, "sync")
+	p.want(0, []string{"acme: in order (40 invoices"}, "status")
+	p.want(0, []string{"40 invoices checked, 0 missing"}, "verify")
+	var all []struct {
+		Name     string `json:"name"`
+		Invoices int    `json:"invoices"`
+		Streams  []struct {
+			Watermark string `json:"watermark"`
+		} `json:"streams"`
+	}
+	out, _ := p.run("", "status", "--json")
+	if err := json.Unmarshal([]byte(out), &all); err != nil || len(all) != 1 || all[0].Invoices != 40 || len(all[0].Streams) != 4 {
+		t.Errorf("status --json: %v\n%s", err, out)
+	}
+
+	// The folder suffers, and is repaired from the database.
+	files, err := filepath.Glob(filepath.Join(p.dir, "data", "acme", "invoices", "*", "*", "*", "*.xml"))
+	if err != nil || len(files) != 40 {
+		t.Fatalf("%d files, %v", len(files), err)
+	}
+	if err := os.Remove(files[3]); err != nil {
+		t.Fatal(err)
+	}
+	p.want(3, []string{"missing file", "1 missing"}, "verify")
+	p.want(0, []string{"restored"}, "verify", "--repair")
+	p.want(0, nil, "verify")
+}
+
+func TestExitCodes(t *testing.T) {
+	p := newPlace(t)
+	p.generate(10)
+	p.want(2, []string{"unknown flag", "--help"}, "sync", "--bogus")
+	p.want(2, []string{"no mirror"}, "sync", "nobody")
+	p.want(2, []string{"unknown command"}, "snyc")
+	p.want(2, nil, "--config", "nowhere.toml", "sync")
+	p.want(2, []string{"exists", "left as it is"}, "config", "init", "--name", "b", "--environment", "test", "--context", "nip:5265877635")
+
+	p.sim.Fault(ksefsim.TooMany("/invoices/query/metadata", 0, "2680"))
+	p.want(5, []string{"it can go on from"}, "sync")
+	p.sim.ClearFaults()
+	// The block is remembered: nothing is asked before it ends.
+	before := p.sim.Stats().ByGroup[ksef.GroupMetadata]
+	p.want(5, []string{"it can go on from"}, "sync")
+	if asked := p.sim.Stats().ByGroup[ksef.GroupMetadata] - before; asked != 0 {
+		t.Errorf("%d queries in spite of Retry-After", asked)
+	}
+	p.want(1, []string{"allows no invoiceMetadata requests before"}, "status")
+
+	p = newPlace(t)
+	p.generate(10)
+	victim := p.sim.Listed(company, ksef.Seller)[0]
+	p.sim.Fault(ksefsim.RewriteBody("/invoices/ksef/"+string(victim.Number), 0, func(xml []byte) []byte { return xml[1:] }))
+	p.want(3, []string{"could not be mirrored yet"}, "sync")
+	p.want(1, []string{string(victim.Number)}, "status")
+
+	p = newPlace(t)
+	p.sim.RevokeToken(secretToken)
+	p.want(1, []string{"create a new token"}, "sync")
+
+	p = newPlace(t)
+	p.sim.Fault(ksefsim.HTMLError("", 0, 503))
+	p.want(1, nil, "sync")
+}
+
+// A second process is told that the mirror is taken (exit 4); SIGTERM ends the
+// daemon in the middle of its work within five seconds, and nothing is lost.
+func TestRunAndStop(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("Windows has no SIGTERM")
+	}
+	p := newPlace(t)
+	p.generate(30)
+	working := make(chan struct{})
+	release := make(chan struct{})
+	p.sim.Fault(ksefsim.Fault{Path: "/invoices/ksef/*", Skip: 7, Times: 1, Do: func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		close(working)
+		select {
+		case <-release:
+		case <-r.Context().Done():
+		}
+		next.ServeHTTP(w, r)
+	}})
+	daemon := p.command("run")
+	var log bytes.Buffer
+	daemon.Stderr = &log
+	if err := daemon.Start(); err != nil {
+		t.Fatal(err)
+	}
+	<-working
+	p.want(4, []string{"another process"}, "sync")
+	p.want(4, []string{"another process"}, "verify")
+	p.run("", "status") // reads beside it
+
+	began := time.Now()
+	if err := daemon.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	err := daemon.Wait()
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("it took %s to stop", took)
+	}
+	if err != nil || !strings.Contains(log.String(), "ksefmirror stopped") {
+		t.Errorf("the daemon ended with %v\n%s", err, log.String())
+	}
+	if strings.Contains(log.String(), secretToken) || strings.Contains(log.String(), company.Value+"\"") {
+		t.Errorf("the log shows a secret or a NIP:\n%s", log.String())
+	}
+	close(release)
+	p.want(0, nil, "sync")
+	p.want(0, []string{"30 invoices checked, 0 missing"}, "verify")
+}
+
+func TestDemo(t *testing.T) {
+	p := &place{t: t, dir: t.TempDir()}
+	p.want(0, []string{"Mirrored 200 invoices", "Mirrored those too", "220 files in all", "v_invoices"}, "demo", "--dir", "demo")
+	p.want(0, []string{"demo: in order (220 invoices"}, "--config", "demo/config.toml", "status")
+	p.want(0, []string{"220 invoices checked, 0 missing"}, "--config", "demo/config.toml", "verify")
+}
+
+// simulate prints a configuration that works as it stands.
+func TestSimulate(t *testing.T) {
+	p := &place{t: t, dir: t.TempDir()}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	simulator := p.command("simulate", "--listen", "127.0.0.1:0", "--generate", "25", "--limits", "off")
+	simulator.Cancel = nil
+	out, err := simulator.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := simulator.Start(); err != nil {
+		t.Fatal(err)
+	}
+	stop := context.AfterFunc(ctx, func() { _ = simulator.Process.Kill() })
+	defer stop()
+	var text []byte
+	for !bytes.Contains(text, []byte("Ctrl-C")) {
+		chunk := make([]byte, 4096)
+		n, err := out.Read(chunk)
+		if err != nil {
+			t.Fatalf("simulate ended: %v\n%s", err, text)
+		}
+		text = append(text, chunk[:n]...)
+	}
+	printed := regexp.MustCompile(`(?s)\[mirror\.simulated\].*env:KSEF_TOKEN"\n`).Find(text)
+	if err := os.WriteFile(filepath.Join(p.dir, "config.toml"), printed, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("KSEF_TOKEN", "simulated-token")
+	p.want(0, nil, "sync")
+	p.want(0, []string{"25 invoices checked"}, "verify")
+	if runtime.GOOS != "windows" {
+		if err := simulator.Process.Signal(os.Interrupt); err != nil {
+			t.Fatal(err)
+		}
+		rest := new(bytes.Buffer)
+		if _, err := rest.ReadFrom(out); err != nil {
+			t.Fatal(err)
+		}
+		if err := simulator.Wait(); err != nil || !strings.Contains(rest.String(), "refused 0 for limits, 0 broke the specification") {
+			t.Errorf("simulate ended with %v: %s", err, rest)
+		}
+	}
+}
+
+// The README has every command that the program has, and no other.
+func TestReadmeHasEveryCommand(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &place{t: t, dir: t.TempDir()}
+	var has []string
+	for _, parent := range []string{"", "config"} {
+		args := append(strings.Fields(parent), "--help")
+		help, _ := p.run("", args...)
+		_, list, _ := strings.Cut(help, "Available Commands:\n")
+		list, _, _ = strings.Cut(list, "\n\n")
+		for line := range strings.Lines(list) {
+			if name, _, ok := strings.Cut(strings.TrimSpace(line), " "); ok && name != "completion" && name != "help" && name != "config" {
+				has = append(has, strings.TrimSpace(parent+" "+name))
+			}
+		}
+	}
+	if len(has) < 9 {
+		t.Fatalf("found only the commands %q", has)
+	}
+	rows := regexp.MustCompile("(?m)^\\| `([a-z]+( check| init)?)[` ]").FindAllStringSubmatch(string(readme), -1)
+	documented := map[string]bool{}
+	for _, row := range rows {
+		documented[row[1]] = true
+	}
+	for _, name := range has {
+		if !documented[name] {
+			t.Errorf("README.md does not describe %q", name)
+		}
+		delete(documented, name)
+	}
+	for name := range documented {
+		t.Errorf("README.md describes %q, which the program does not have", name)
+	}
+}

@@ -1,0 +1,219 @@
+// Package sync keeps one mirror complete: one cycle asks KSeF for what is new,
+// and stores it in the folder tree and the database so that a crash at any
+// instant costs at most repeated requests, never an invoice. When to run a cycle
+// is package daemon's business; how to talk to KSeF is package ksef's.
+//
+// It bears its user's name for the job and is not the standard library's sync;
+// import it as ksefsync.
+package sync
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/gofrs/flock"
+	"github.com/google/uuid"
+
+	"ksefmirror/db"
+	"ksefmirror/internal/ksef"
+	"ksefmirror/internal/tree"
+)
+
+// Remote is what a mirror asks of KSeF. Every method may return
+// [ksef.BudgetError] when the limits forbid the request until later; nothing was
+// sent then. No method is repeated within a cycle except as this package says.
+type Remote interface {
+	// QueryMetadata lists one page, ascending by permanent storage date.
+	QueryMetadata(ctx context.Context, q ksef.Query, page, pageSize int) (ksef.MetadataPage, error)
+	// Invoice gives the bytes of an invoice exactly as served.
+	Invoice(ctx context.Context, number ksef.Number) ([]byte, error)
+	// RateLimits asks for the limits in force and applies them.
+	RateLimits(ctx context.Context) (ksef.Limits, error)
+}
+
+// Options say what a mirror mirrors and where.
+type Options struct {
+	Dir         string // the mirror's own folder
+	Environment string // test, demo or prod: recorded, so that one folder never mixes two
+	Context     ksef.Context
+	Roles       []string  // seller, buyer, third_party, authorized
+	Since       time.Time // where a stream without a watermark starts
+	Layout      tree.Layout
+	// Remote makes the client whose requests are counted in the given log. nil
+	// serves commands that ask nothing of KSeF, such as verify.
+	Remote   func(ksef.RequestLog) Remote
+	Progress func(Progress)   // nil, or called as invoices are listed and stored
+	Log      *slog.Logger     // nil discards
+	Now      func() time.Time // nil: time.Now
+}
+
+// Progress says how far a cycle is. Pending counts invoices that were listed by
+// KSeF and are not stored yet; it falls to 0 and may rise again with each page.
+type Progress struct {
+	Role    string
+	Stored  int // stored so far in this cycle, all roles
+	Pending int
+}
+
+// ErrLocked is returned by [Open] when another process works on the mirror.
+var ErrLocked = errors.New("another process is working on this mirror")
+
+// Mirror is one opened mirror. It holds the mirror's lock until Close. Its
+// methods are not safe for concurrent use: one cycle or verification at a time.
+type Mirror struct {
+	Options
+	lock       *flock.Flock
+	db         *db.DB
+	invoices   *tree.Tree
+	quarantine *tree.Tree
+	remote     Remote
+	warsaw     *time.Location
+
+	limitsRead time.Time
+	progress   Progress
+}
+
+// Open locks and opens the mirror in o.Dir, and creates it where there is none.
+// It returns [ErrLocked] when another process has it, and [tree.ErrNotMounted]
+// when the database knows of invoices but their folder's marker is missing: then
+// nothing is written, for an empty mount point must not be filled.
+func Open(ctx context.Context, o Options) (*Mirror, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Progress == nil {
+		o.Progress = func(Progress) {}
+	}
+	warsaw, err := time.LoadLocation("Europe/Warsaw")
+	if err != nil {
+		return nil, fmt.Errorf("time zone of Poland: %w", err)
+	}
+	m := &Mirror{Options: o, warsaw: warsaw}
+	if err := m.open(ctx); err != nil {
+		return nil, errors.Join(err, m.Close())
+	}
+	if o.Remote != nil {
+		m.remote = o.Remote(requestLog{m.db})
+	}
+	return m, nil
+}
+
+func (m *Mirror) open(ctx context.Context) error {
+	if err := os.MkdirAll(m.Dir, 0o750); err != nil {
+		return fmt.Errorf("folder of the mirror: %w", err)
+	}
+	// The lock is not inside database/: nothing but SQLite opens files there.
+	m.lock = flock.New(filepath.Join(m.Dir, "mirror.lock"), flock.SetPermissions(0o640))
+	locked, err := m.lock.TryLock()
+	if err != nil {
+		return fmt.Errorf("lock %s: %w", m.lock.Path(), err)
+	}
+	if !locked {
+		return fmt.Errorf("%s: %w", m.Dir, ErrLocked)
+	}
+
+	// The folder and the database carry one identifier, so that a folder on a
+	// volume that is not mounted, or the folder of another mirror, is noticed. A
+	// new database adopts the identifier of a folder that is there already: after
+	// its loss the folder's files are taken over instead of downloaded again.
+	id, err := tree.ID(m.InvoicesDir())
+	if err != nil {
+		return err
+	}
+	if id == "" {
+		id = uuid.NewString()
+	}
+	m.db, err = db.Open(ctx, DatabasePath(m.Dir), db.Mirror{
+		Environment: m.Environment, ContextType: m.Context.Type, ContextValue: m.Context.Value, ID: id,
+	}, m.Log)
+	if err != nil {
+		return err
+	}
+	id = m.db.Mirror().ID
+
+	// A crash between creating the database and the folder leaves a database that
+	// holds nothing, so a missing marker means "not mounted" only once something
+	// has been stored.
+	counts, err := m.db.Counts(ctx)
+	if err != nil {
+		return err
+	}
+	if counts.Invoices == 0 {
+		if err := tree.Create(m.InvoicesDir(), id); err != nil {
+			return err
+		}
+	}
+	if m.invoices, err = tree.Open(m.InvoicesDir(), id); err != nil {
+		return err
+	}
+	if err := tree.Create(m.QuarantineDir(), id); err != nil {
+		return err
+	}
+	m.quarantine, err = tree.Open(m.QuarantineDir(), id)
+	return err
+}
+
+// DatabasePath is where the database of the mirror in dir is.
+func DatabasePath(dir string) string { return filepath.Join(dir, "database", "invoices.db") }
+
+// InvoicesDir is the folder tree that people browse.
+func (m *Mirror) InvoicesDir() string { return filepath.Join(m.Dir, "invoices") }
+
+// QuarantineDir holds what arrived but failed its checks.
+func (m *Mirror) QuarantineDir() string { return filepath.Join(m.Dir, "quarantine") }
+
+// Close closes the mirror and releases its lock. Nothing is lost if it is never
+// called: a process that dies leaves what the last commit left.
+func (m *Mirror) Close() error {
+	var errs []error
+	if m.quarantine != nil {
+		errs = append(errs, m.quarantine.Close())
+	}
+	if m.invoices != nil {
+		errs = append(errs, m.invoices.Close())
+	}
+	if m.db != nil {
+		errs = append(errs, m.db.Close())
+	}
+	if m.lock != nil {
+		errs = append(errs, m.lock.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// requestLog lets the limiter keep its memory in the mirror's database, so that
+// restarts, the daemon and commands draw on one budget.
+type requestLog struct{ db *db.DB }
+
+func (l requestLog) StartRequest(ctx context.Context, group string, at time.Time) (int64, error) {
+	return l.db.StartRequest(ctx, group, at)
+}
+
+func (l requestLog) EndRequest(ctx context.Context, id int64, at time.Time) error {
+	return l.db.EndRequest(ctx, id, at)
+}
+
+func (l requestLog) BlockGroup(ctx context.Context, group string, until time.Time) error {
+	return l.db.BlockGroup(ctx, group, until)
+}
+
+func (l requestLog) Blocks(ctx context.Context) (map[string]time.Time, error) {
+	return l.db.Blocks(ctx)
+}
+
+func (l requestLog) Requests(ctx context.Context, since time.Time) ([]ksef.LoggedRequest, error) {
+	rows, err := l.db.Requests(ctx, since)
+	logged := make([]ksef.LoggedRequest, len(rows))
+	for i, r := range rows {
+		logged[i] = ksef.LoggedRequest(r)
+	}
+	return logged, err
+}

@@ -1,0 +1,149 @@
+package sync
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"ksefmirror/db"
+	"ksefmirror/internal/ksef"
+)
+
+// Status is what the database of a mirror tells about it, without asking KSeF
+// and without disturbing whoever works on the mirror.
+type Status struct {
+	Invoices int            `json:"invoices"`
+	Unread   int            `json:"unread"` // mirrored, but their form or content could not be read
+	Streams  []StreamStatus `json:"streams"`
+	Waiting  []Waiting      `json:"waiting"` // listed by KSeF, not mirrored yet
+	Budget   []GroupBudget  `json:"budget"`
+}
+
+// StreamStatus is where one role stands. Instants that are not known are "".
+type StreamStatus struct {
+	Role        string         `json:"role"`
+	Invoices    int            `json:"invoices"`
+	Watermark   ksef.Timestamp `json:"watermark"`   // complete up to here
+	LagSeconds  int64          `json:"lag_seconds"` // now less the watermark; -1 without one
+	LastRun     string         `json:"last_run"`    // RFC 3339 UTC, as the next
+	LastSuccess string         `json:"last_success"`
+	LastError   string         `json:"last_error"` // "" when the last run was in order
+}
+
+// Waiting is an invoice that could not be mirrored yet.
+type Waiting struct {
+	KSeFNumber string `json:"ksef_number"`
+	Role       string `json:"role"`
+	Reason     string `json:"reason"`
+}
+
+// GroupBudget is what the limits on requests leave of one group, as far as this
+// mirror's own requests go.
+type GroupBudget struct {
+	Group        ksef.Group `json:"group"`
+	Left         int        `json:"left"`          // requests that could be sent now
+	PerHour      int        `json:"per_hour"`      // 0: not limited
+	BlockedUntil string     `json:"blocked_until"` // RFC 3339 UTC; "" when not blocked
+}
+
+// ReadStatus reads the status of the mirror in dir, whose roles are given. The
+// error matches fs.ErrNotExist when the mirror has never run.
+func ReadStatus(ctx context.Context, dir string, roles []string, now time.Time) (_ Status, err error) {
+	d, err := db.OpenReadOnly(ctx, DatabasePath(dir))
+	if err != nil {
+		return Status{}, err
+	}
+	defer func() {
+		if closeErr := d.Close(); err == nil {
+			err = closeErr
+		}
+	}()
+	counts, err := d.Counts(ctx)
+	if err != nil {
+		return Status{}, err
+	}
+	status := Status{Invoices: counts.Invoices, Unread: counts.Unparsed, Waiting: []Waiting{}}
+	rows, err := d.Streams(ctx)
+	if err != nil {
+		return Status{}, err
+	}
+	for _, role := range roles {
+		s := StreamStatus{Role: role, Invoices: counts.ByRole[role], LagSeconds: -1}
+		if i := slices.IndexFunc(rows, func(r db.Stream) bool { return r.Role == role }); i >= 0 {
+			row := rows[i]
+			s.Watermark, s.LastError = ksef.Timestamp(row.Watermark), row.LastError
+			s.LastRun, s.LastSuccess = instant(row.LastRunAt), instant(row.LastSuccessAt)
+			if row.Watermark != "" {
+				s.LagSeconds = int64(now.Sub(s.Watermark.Time()).Seconds())
+			}
+		}
+		status.Streams = append(status.Streams, s)
+	}
+	quarantined, err := d.OpenQuarantine(ctx)
+	if err != nil {
+		return Status{}, err
+	}
+	for _, q := range quarantined {
+		status.Waiting = append(status.Waiting, Waiting{q.KSeFNumber, q.Role, q.Reason})
+	}
+	status.Budget, err = budget(ctx, d, now)
+	return status, err
+}
+
+// instant is t as status tells it; "" for the zero time.
+func instant(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format(time.RFC3339)
+}
+
+// budget counts this mirror's own requests of the last hour against the limits
+// that KSeF last told.
+func budget(ctx context.Context, d *db.DB, now time.Time) ([]GroupBudget, error) {
+	limits, err := readLimits(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	requests, err := d.Requests(ctx, now.Add(-time.Hour))
+	if err != nil {
+		return nil, err
+	}
+	blocks, err := d.Blocks(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var groups []GroupBudget
+	for _, group := range []ksef.Group{ksef.GroupMetadata, ksef.GroupDownload} {
+		g := GroupBudget{Group: group, PerHour: limits[group].PerHour, Left: limits[group].PerHour}
+		for _, r := range requests {
+			if r.Group == string(group) && g.Left > 0 {
+				g.Left--
+			}
+		}
+		until := blocks[string(group)]
+		if all := blocks["*"]; all.After(until) { // KSeF's firewall blocks every group
+			until = all
+		}
+		if until.After(now) {
+			g.Left, g.BlockedUntil = 0, instant(until)
+		}
+		groups = append(groups, g)
+	}
+	return groups, nil
+}
+
+// readLimits gives the limits that KSeF last told this mirror, or the published.
+func readLimits(ctx context.Context, d *db.DB) (ksef.Limits, error) {
+	text, err := d.Limits(ctx)
+	if err != nil || text == "" {
+		return ksef.DefaultLimits(), err
+	}
+	limits := ksef.Limits{}
+	if err := json.Unmarshal([]byte(text), &limits); err != nil {
+		return nil, fmt.Errorf("limits in the database: %w", err)
+	}
+	return limits, nil
+}
