@@ -193,7 +193,7 @@ func (c *Client) startLogin(ctx context.Context, secret Secret) (startedLogin, e
 	if err != nil {
 		return startedLogin{}, err
 	}
-	keyID, key, err := c.tokenKey(ctx)
+	keyID, key, err := c.publicKey(ctx, loginUsage)
 	if err != nil {
 		return startedLogin{}, err
 	}

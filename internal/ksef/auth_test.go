@@ -365,7 +365,7 @@ func TestChooseKey(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got, key, err := chooseKey(tt.keys, s.now())
+			got, key, err := chooseKey(tt.keys, token, s.now())
 			if (err == nil) != (tt.want != "") || got != tt.want || (key == nil) != (tt.want == "") {
 				t.Errorf("got %q, %v; want %q", got, err, tt.want)
 			}

@@ -1,6 +1,7 @@
 // Package ksef is a client of KSeF 2.0, Poland's national e-invoicing system:
-// authentication, invoice metadata, single invoices and the limits on requests.
-// It knows nothing of mirrors, folders or databases.
+// authentication, invoice metadata, single invoices, exports of many invoices as
+// encrypted packages, and the limits on requests. It knows nothing of mirrors,
+// folders or databases.
 //
 // Sources are cited as the official documents of the API name them: open-api
 // is the OpenAPI specification (2.7.0), the .md files are the guide beside it.

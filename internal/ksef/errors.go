@@ -27,8 +27,22 @@ var (
 	// see it. From Invoice.
 	ErrNotFound = errors.New("KSeF has no such invoice for this context")
 	// ErrHashMismatch: the bytes served do not have the hash that KSeF sent with
-	// them. From Invoice, which returns the bytes too, as evidence.
+	// them. From Invoice, which returns the bytes too, as evidence; and from
+	// DownloadPart. If a second download of the part is no better, the package is
+	// to be given up for a new export of the same range.
 	ErrHashMismatch = errors.New("the bytes do not match the hash that KSeF sent with them")
+	// ErrRoleNotExportable (21181): KSeF makes no packages for this subject type in
+	// this type of context. From StartExport.
+	ErrRoleNotExportable = errors.New("KSeF does not export invoices in this role for this context")
+	// ErrTooManyExports (21182): as many exports are running as KSeF allows, the
+	// ones whose reference was lost included. From StartExport.
+	ErrTooManyExports = errors.New("too many exports are running; ask again later")
+	// ErrExportExpired (410, 21175): KSeF no longer has the export, which it keeps
+	// for 7 days. Start a new one of the same range. From ExportStatus.
+	ErrExportExpired = errors.New("KSeF no longer has this export; start a new one")
+	// ErrPartExpired: the storage no longer serves this URL, which lives about an
+	// hour. Ask the export's status for a fresh one. From DownloadPart.
+	ErrPartExpired = errors.New("the address of the part is no longer valid; ask for the status again")
 	// ErrForbidden (403): the session is valid but may not do this; Reason and
 	// Details say why. From every method of Client.
 	ErrForbidden = errors.New("KSeF does not allow this; check the permissions of the token")
@@ -39,8 +53,11 @@ const (
 	codeInvalidChallenge   = 21111 // POST /auth/ksef-token
 	codeInvoiceNotFound    = 21164 // GET /invoices/ksef/{ksefNumber}
 	codeInvoiceNotYet      = 21165 // the same
+	codeUnknownExport      = 21175 // GET /invoices/exports/{referenceNumber}
+	codeRoleNotExportable  = 21181 // POST /invoices/exports
+	codeTooManyExports     = 21182 // the same
 	codeRangeBeyondHWM     = 21183 // POST /invoices/query/metadata
-	codeUnknownPublicKey   = 21470 // POST /auth/ksef-token
+	codeUnknownPublicKey   = 21470 // POST /auth/ksef-token and /invoices/exports
 	reasonSecurityBlocked  = "security-service-blocked"
 	reasonMethodNotAllowed = "auth-method-not-allowed"
 )
@@ -91,7 +108,9 @@ func (e *Error) Unwrap() error { return e.Err }
 // changing anything.
 func (e *Error) Retryable() bool {
 	switch {
-	case e.Code == codeInvoiceNotYet, e.Code == codeRangeBeyondHWM:
+	case e.Code == codeInvoiceNotYet, e.Code == codeRangeBeyondHWM, e.Code == codeTooManyExports:
+		return true
+	case errors.Is(e.Err, ErrPartExpired): // with a fresh URL
 		return true
 	case e.HTTPStatus < 400: // no answer, or one that was not what KSeF sends
 		return true
@@ -234,6 +253,10 @@ func parseError(op string, status int, contentType string, body []byte) *Error {
 	switch {
 	case e.Code == codeRangeBeyondHWM:
 		e.Err = ErrNothingNew
+	case e.Code == codeRoleNotExportable:
+		e.Err = ErrRoleNotExportable
+	case e.Code == codeTooManyExports:
+		e.Err = ErrTooManyExports
 	case e.Code == codeInvoiceNotYet:
 		e.Err = ErrNotAvailableYet
 	case e.Code == codeInvoiceNotFound:

@@ -13,9 +13,11 @@ import (
 	"time"
 )
 
-// loginUsage marks the keys that encrypt KSeF tokens
-// (open-api, PublicKeyCertificateUsage).
-const loginUsage = "KsefTokenEncryption"
+// What a public key may encrypt (open-api, PublicKeyCertificateUsage).
+const (
+	loginUsage  = "KsefTokenEncryption"
+	exportUsage = "SymmetricKeyEncryption" // the key of an export's package
+)
 
 // keysMaxAge is how long the list of public keys is used. An emergency rotation
 // withdraws a key at once; that shows as 21470 and reloads the list.
@@ -30,11 +32,11 @@ type publicKey struct {
 	Usage       []string  `json:"usage"`
 }
 
-// tokenKey gives the key to encrypt a token with. It fetches the list when it is
-// old or holds no usable key any more. The caller holds c.mu.
-func (c *Client) tokenKey(ctx context.Context) (id string, key *rsa.PublicKey, err error) {
+// publicKey gives the key to encrypt with for a usage. It fetches the list when it
+// is old or holds no usable key any more. The caller holds c.mu.
+func (c *Client) publicKey(ctx context.Context, usage string) (id string, key *rsa.PublicKey, err error) {
 	if c.now().Sub(c.keysAt) < keysMaxAge {
-		if id, key, err = chooseKey(c.keys, c.Limiter.serverTime()); err == nil {
+		if id, key, err = chooseKey(c.keys, usage, c.Limiter.serverTime()); err == nil {
 			return id, key, nil
 		}
 	}
@@ -45,20 +47,27 @@ func (c *Client) tokenKey(ctx context.Context) (id string, key *rsa.PublicKey, e
 		return "", nil, err
 	}
 	c.keys, c.keysAt = keys, c.now()
-	if id, key, err = chooseKey(c.keys, c.Limiter.serverTime()); err != nil {
+	if id, key, err = chooseKey(c.keys, usage, c.Limiter.serverTime()); err != nil {
 		err = &Error{Op: r.op, HTTPStatus: answer.status, Err: err}
 	}
 	return id, key, err
 }
 
-// chooseKey picks, among the keys for tokens that are valid now, the one whose
+// forgetKeys makes the next encryption fetch the list of public keys anew.
+func (c *Client) forgetKeys() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.keys = nil
+}
+
+// chooseKey picks, among the keys for a usage that are valid now, the one whose
 // validity began last (klucze-publiczne-do-szyfrowania.md).
-func chooseKey(keys []publicKey, now time.Time) (id string, key *rsa.PublicKey, err error) {
+func chooseKey(keys []publicKey, usage string, now time.Time) (id string, key *rsa.PublicKey, err error) {
 	usable := slices.DeleteFunc(slices.Clone(keys), func(k publicKey) bool {
-		return !slices.Contains(k.Usage, loginUsage) || now.Before(k.ValidFrom.Time()) || !now.Before(k.ValidTo.Time())
+		return !slices.Contains(k.Usage, usage) || now.Before(k.ValidFrom.Time()) || !now.Before(k.ValidTo.Time())
 	})
 	if len(usable) == 0 {
-		return "", nil, fmt.Errorf("KSeF lists no key for %s that is valid now", loginUsage)
+		return "", nil, fmt.Errorf("KSeF lists no key for %s that is valid now", usage)
 	}
 	chosen := slices.MaxFunc(usable, func(a, b publicKey) int { return a.ValidFrom.Compare(b.ValidFrom) })
 	der, err := base64.StdEncoding.DecodeString(chosen.Certificate)

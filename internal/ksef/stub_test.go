@@ -176,6 +176,8 @@ func (s *stub) serve(w http.ResponseWriter, r *http.Request) {
 		path = "/auth/{referenceNumber}"
 	case strings.HasPrefix(path, "/invoices/ksef/"):
 		path = "/invoices/ksef/{ksefNumber}"
+	case strings.HasPrefix(path, "/invoices/exports/"):
+		path = "/invoices/exports/{referenceNumber}"
 	}
 	endpoint := r.Method + " " + path
 	s.mu.Lock()
@@ -216,7 +218,10 @@ func (s *stub) serve(w http.ResponseWriter, r *http.Request) {
 		s.mu.Unlock()
 		answerJSON(200, map[string]any{"challenge": "20261122-CR-1", "timestampMs": s.asked, "clientIp": "127.0.0.1"})(w, r)
 	case "GET /security/public-key-certificates":
-		answerJSON(200, []any{s.certificate(s.keyID, s.key, "KsefTokenEncryption", -time.Hour, time.Hour)})(w, r)
+		answerJSON(200, []any{
+			s.certificate(s.keyID, s.key, "KsefTokenEncryption", -time.Hour, time.Hour),
+			s.certificate("export "+s.keyID, s.key, "SymmetricKeyEncryption", -time.Hour, time.Hour),
+		})(w, r)
 	case "POST /auth/ksef-token":
 		var sent struct {
 			Challenge      string  `json:"challenge"`

@@ -14,16 +14,17 @@ import (
 // adminRequest is the body of POST /admin/faults, which plays with a running
 // simulator by hand. Only the fields that the fault needs are read.
 type adminRequest struct {
-	Fault  string      `json:"fault"` // its name in [adminRequest.apply]
-	Path   string      `json:"path"`  // as Fault.Path
-	Times  int         `json:"times"` // as Fault.Times
-	Skip   int         `json:"skip"`  // as Fault.Skip
-	Status int         `json:"status"`
-	Body   string      `json:"body"`
-	Bytes  int         `json:"bytes"`
-	Value  string      `json:"value"` // Retry-After, a reasonCode, or an instant in RFC 3339
-	Wait   int         `json:"waitMs"`
-	Limits ksef.Limits `json:"limits"`
+	Fault   string      `json:"fault"`   // its name in [adminRequest.apply]
+	Path    string      `json:"path"`    // as Fault.Path
+	Times   int         `json:"times"`   // as Fault.Times
+	Skip    int         `json:"skip"`    // as Fault.Skip
+	Pending int         `json:"pending"` // as ExportOutcome.Pending
+	Status  int         `json:"status"`
+	Body    string      `json:"body"`
+	Bytes   int         `json:"bytes"`
+	Value   string      `json:"value"` // Retry-After, a reasonCode, or an instant in RFC 3339
+	Wait    int         `json:"waitMs"`
+	Limits  ksef.Limits `json:"limits"`
 }
 
 // adminFault adds a fault by name.
@@ -76,6 +77,8 @@ func (a adminRequest) apply(s *Server) error {
 		fault = WrongHash(a.Path, a.Times)
 	case "wrong-bytes":
 		fault = RewriteBody(a.Path, a.Times, func(body []byte) []byte { return slices.Concat(body, []byte("\n")) })
+	case "wrong-part-hashes":
+		fault = WrongPartHashes(a.Times)
 	case "null-hwm":
 		fault = NullHWM(a.Times)
 	case "extra-fields":
@@ -93,6 +96,12 @@ func (a adminRequest) apply(s *Server) error {
 		return nil
 	case "login":
 		s.SetLoginOutcome(LoginOutcome{Status: a.Status})
+		return nil
+	case "export": // without anything else, the normal course
+		s.SetExportOutcome(ExportOutcome{Times: a.Times, Takes: time.Duration(a.Wait) * time.Millisecond, Pending: a.Pending, Status: a.Status})
+		return nil
+	case "expire-links":
+		s.ExpireLinks()
 		return nil
 	case "revoke-refresh-tokens":
 		s.RevokeRefreshTokens()

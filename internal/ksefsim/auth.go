@@ -193,15 +193,9 @@ func (s *Server) tokenLogin(r *http.Request, _ *login) (any, *refusal) {
 	if !known || now.Sub(given) > challengeLife {
 		return nil, badRequest(21111, "Nieprawidłowe wyzwanie autoryzacyjne.", "")
 	}
-	var key *publicKey
-	for _, each := range s.keys { // the last one that fits is the current one
-		if request.PublicKeyID == nil && each.usage == usageToken || request.PublicKeyID != nil && each.id == *request.PublicKeyID {
-			key = each
-		}
-	}
-	if key == nil {
-		return nil, badRequest(21470, "Przesłany identyfikator klucza jest nieznany lub wskazuje na wycofany klucz.",
-			fmt.Sprintf("Klucz o identyfikatorze %s nie jest wspierany.", *request.PublicKeyID))
+	key, refused := s.keyFor(usageToken, request.PublicKeyID)
+	if refused != nil {
+		return nil, refused
 	}
 
 	l := &login{reference: reference(now, "AU"), context: *request.ContextIdentifier, started: now, pending: s.outcome.Pending}
@@ -215,6 +209,18 @@ func (s *Server) tokenLogin(r *http.Request, _ *login) (any, *refusal) {
 		"referenceNumber":     l.reference,
 		"authenticationToken": s.issue(operationToken, l, now.Add(operationTokenLife)),
 	}, nil
+}
+
+// keyFor finds the key that a client says it used, which may be one of another
+// usage, or the current one of a usage where it does not say. The mutex is held.
+func (s *Server) keyFor(usage string, id *string) (*publicKey, *refusal) {
+	for _, each := range slices.Backward(s.keys) { // the last one that fits is the current one
+		if id == nil && each.usage == usage || id != nil && each.id == *id {
+			return each, nil
+		}
+	}
+	return nil, badRequest(21470, "Przesłany identyfikator klucza jest nieznany lub wskazuje na wycofany klucz.",
+		fmt.Sprintf("Klucz o identyfikatorze %s nie jest wspierany.", *id))
 }
 
 // judge decides on an encrypted "token|timestamp" for a challenge given at
@@ -449,6 +455,11 @@ type publicKey struct {
 	certificate *x509.Certificate
 }
 
+// newKeys makes a key for each usage.
+func newKeys(now time.Time) []*publicKey {
+	return []*publicKey{newKey(usageToken, now), newKey(usageSymmetric, now)}
+}
+
 // newKey makes a key pair with a certificate valid for two years.
 func newKey(usage string, now time.Time) *publicKey {
 	private, err := rsa.GenerateKey(rand.Reader, 2048)
@@ -489,23 +500,23 @@ func hash(data []byte) string {
 	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
-// RotateKeys replaces the key for tokens in an emergency: the old one is gone
-// at once, and whoever uses its id is told 21470.
+// RotateKeys replaces every key in an emergency: the old ones are gone at once.
+// Whoever uses the id of one is told 21470, and an export that was begun with one
+// and has not ended yet ends 415.
 func (s *Server) RotateKeys() {
-	key := newKey(usageToken, s.now())
+	keys := newKeys(s.now())
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	s.keys = slices.DeleteFunc(s.keys, func(k *publicKey) bool { return k.usage == usageToken })
-	s.keys = append(s.keys, key)
+	s.keys = keys
 }
 
-// AddKey begins a planned rotation: a newer key for tokens, while the old one
-// still works.
+// AddKey begins a planned rotation: a newer key for each usage, while the old
+// ones still work.
 func (s *Server) AddKey() {
-	key := newKey(usageToken, s.now())
+	keys := newKeys(s.now())
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	s.keys = append(s.keys, key)
+	s.keys = append(s.keys, keys...)
 }
 
 // Recertify gives every key a new certificate. The keys and their ids stay.

@@ -1,12 +1,12 @@
 // Package ksefsim is a simulator of KSeF 2.0: an [http.Handler] that logs in,
-// lists and serves invoices, counts requests against the limits and refuses
+// lists, serves and exports invoices, counts requests against the limits and refuses
 // what KSeF refuses, in the words in which KSeF refuses it. Tests measure the
 // client by it, and the commands simulate and demo run it.
 //
 // It is meant to be stricter than KSeF, never more lenient: whatever a client
 // sends that the specification does not allow is refused where KSeF would
 // refuse it and counted in [Stats] in any case. It keeps everything in memory
-// and forgets it on exit. Exports, sessions and XAdES login are answered 501.
+// and forgets it on exit. Sessions and XAdES login are answered 501.
 //
 // Sources are cited as the official documents name them: open-api is the
 // OpenAPI specification, the .md files are the guide beside it.

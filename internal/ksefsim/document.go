@@ -110,10 +110,8 @@ type ublParty struct {
 func read(text []byte) document {
 	d := document{invoiceType: "Vat", currency: "PLN", formSystem: "FA (3)", formVersion: "1-0E", formValue: "FA"}
 	text = bytes.TrimPrefix(text, []byte("\xef\xbb\xbf"))
-	var root struct{ XMLName xml.Name }
-	// An error still leaves the name, and whatever was decoded before it.
-	_ = xml.Unmarshal(text, &root)
-	switch root.XMLName.Local {
+	// An error still leaves whatever was decoded before it.
+	switch rootName(text) {
 	case "Invoice", "CreditNote":
 		var in ubl
 		_ = xml.Unmarshal(text, &in)
@@ -127,6 +125,20 @@ func read(text []byte) document {
 		d.seller.nip = "9999999999" // the number and the metadata need some NIP
 	}
 	return d
+}
+
+// rootName is the local name of the root element, "" where there is none.
+func rootName(text []byte) string {
+	decoder := xml.NewDecoder(bytes.NewReader(text))
+	for {
+		token, err := decoder.Token()
+		if err != nil {
+			return ""
+		}
+		if root, ok := token.(xml.StartElement); ok {
+			return root.Name.Local
+		}
+	}
 }
 
 func (d *document) fromFaktura(in *faktura) {

@@ -14,7 +14,7 @@ import (
 // Fault makes some requests go wrong. The functions below make the usual ones;
 // anything else can be written as Do.
 type Fault struct {
-	Path  string // which requests, as [path.Match] without /v2, such as "/invoices/ksef/*"; "": all
+	Path  string // which requests, as [path.Match] without /v2, such as "/invoices/ksef/*" or PartPath; "": all
 	Skip  int    // how many of them to leave alone first
 	Times int    // how many then to spoil; 0: all, until ClearFaults
 
@@ -186,6 +186,20 @@ func RewriteJSON(path string, times int, change func(map[string]any)) Fault {
 	return rewrite(path, times, func(a *answered) {
 		if a.status == http.StatusOK {
 			edit(&a.body, change)
+		}
+	})
+}
+
+// WrongPartHashes sends statuses of exports with hashes, before and after
+// encryption, that fit no part, as has been seen of whole packages.
+func WrongPartHashes(times int) Fault {
+	return RewriteJSON("/invoices/exports/*", times, func(answer map[string]any) {
+		shown, _ := answer["package"].(map[string]any)
+		parts, _ := shown["parts"].([]any)
+		for _, each := range parts {
+			if part, ok := each.(map[string]any); ok {
+				part["partHash"], part["encryptedPartHash"] = hash([]byte("something else")), hash([]byte("something else"))
+			}
 		}
 	})
 }

@@ -27,10 +27,17 @@ type GenerateOptions struct {
 func Generate(options GenerateOptions) []Invoice {
 	g := newGenerator(options)
 	instants := g.instants(options)
-	invoices := make([]Invoice, len(instants))
-	for i, at := range instants {
-		d := g.draft(at)
-		invoices[i] = Invoice{XML: []byte(d.xml()), Number: d.number, Stored: at}
+	invoices := make([]Invoice, 0, len(instants))
+	for some := range slices.Chunk(instants, 1000) { // a draft takes as much memory as its XML
+		drafts := make([]*draft, len(some))
+		for i, at := range some {
+			drafts[i] = g.draft(at)
+		}
+		written := make([]Invoice, len(some))
+		inParallel(len(some), func(i int) {
+			written[i] = Invoice{XML: []byte(drafts[i].xml()), Number: drafts[i].number, Stored: some[i]}
+		})
+		invoices = append(invoices, written...)
 	}
 	return invoices
 }

@@ -603,7 +603,7 @@ func TestRefusesWhatTheSpecificationDoesNotAllow(t *testing.T) {
 
 func TestWhatIsNotSimulatedIs501(t *testing.T) {
 	s := newSim(t, ksefsim.Options{}, contract.WrapAnswers)
-	for _, each := range []string{"POST /auth/xades-signature", "POST /invoices/exports", "GET /invoices/exports/20261105-EE-0123456789-ABCDEF0123-45", "GET /sessions", "POST /sessions/online"} {
+	for _, each := range []string{"POST /auth/xades-signature", "GET /sessions", "POST /sessions/online"} {
 		method, path, _ := strings.Cut(each, " ")
 		if r := s.do(method, "/v2"+path, ""); r.status != 501 {
 			t.Errorf("%s answered %d, want 501", each, r.status)
@@ -1293,7 +1293,8 @@ func TestAdminFaults(t *testing.T) {
 	s.login(company, token)
 	post := func(body string) int { return s.do("POST", "/admin/faults", body).status }
 	names := []string{"html", "server-error", "forbidden", "firewall", "too-many", "reset", "lose-answer", "cut-body", "hold", "hold-body",
-		"wrong-hash", "wrong-bytes", "null-hwm", "extra-fields", "ignore-restrict", "page-shift", "hwm", "revoke-refresh-tokens", "login", "rotate-keys"}
+		"wrong-hash", "wrong-bytes", "null-hwm", "extra-fields", "ignore-restrict", "page-shift", "hwm", "revoke-refresh-tokens", "login", "rotate-keys",
+		"wrong-part-hashes", "expire-links", "export"}
 	for _, name := range names {
 		if got := post(fmt.Sprintf(`{"fault":%q,"path":"/none"}`, name)); got != 204 {
 			t.Errorf("%s answered %d, want 204", name, got)

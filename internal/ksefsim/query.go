@@ -95,63 +95,14 @@ func (s *Server) queryMetadata(r *http.Request, l *login) (any, *refusal) {
 		seen = querySeen{at: now, hwm: s.hwm(now)}
 		s.queries[string(key)] = seen
 	}
-	if to.IsZero() {
-		to = seen.at
-		if refused := checkRange(from, to); refused != nil {
-			return nil, refused
-		}
+	found, refused := s.search(l.context, &f, from, to, seen, now, string(key))
+	if refused != nil {
+		return nil, refused
 	}
-	byStorage := f.DateRange.DateType == "PermanentStorage"
-	var hwm *string
-	if byStorage {
-		if f.DateRange.Restrict != nil && *f.DateRange.Restrict {
-			if from.After(seen.hwm) {
-				return nil, badRequest(21183, "Zakres filtrowania wykracza poza dostępny zakres danych.",
-					"Parametr dateRange.from jest późniejszy niż PermanentStorageHwmDate przy włączonym restrictToPermanentStorageHwmDate.")
-			}
-			to = earlier(to, seen.hwm)
-		}
-		mark := earlier(to, seen.hwm)
-		if s.fixedHWM.IsZero() && mark.After(s.promised) {
-			s.promised = mark
-		}
-		text := mark.UTC().Truncate(time.Microsecond).Format(microseconds)
-		hwm = &text
+	rows := found.rows
+	if wanted.descending {
+		slices.Reverse(rows)
 	}
-
-	date := func(one *stored) time.Time { return one.StoredAt }
-	switch f.DateRange.DateType {
-	case "Invoicing":
-		date = func(one *stored) time.Time { return one.row.InvoicingDate.Time() }
-	case "Issue": // by day only
-		from, to = from.Truncate(24*time.Hour), to.Truncate(24*time.Hour)
-		date = func(one *stored) time.Time {
-			day, _ := time.Parse(time.DateOnly, one.row.IssueDate)
-			return day
-		}
-	}
-	rows := []*stored{}
-	for _, one := range s.lists[list{l.context, f.SubjectType}] {
-		at := date(one)
-		if !one.VisibleAt.After(now) && !at.Before(from) && !at.After(to) && f.match(&one.row.Metadata) {
-			rows = append(rows, one)
-		}
-	}
-	// Rows of one instant have no order that a client could rely on, only one
-	// that stays while the query is the same.
-	tie := func(one *stored) uint64 {
-		sum := fnv.New64a()
-		_, _ = sum.Write(key)
-		_, _ = sum.Write([]byte(one.Number))
-		return sum.Sum64()
-	}
-	slices.SortFunc(rows, func(a, b *stored) int {
-		order := cmp.Or(date(a).Compare(date(b)), cmp.Compare(tie(a), tie(b)))
-		if wanted.descending {
-			return -order
-		}
-		return order
-	})
 
 	// A page that reaches the cap is truncated, even where nothing follows it,
 	// as was seen with exactly 10,000 rows.
@@ -164,9 +115,84 @@ func (s *Server) queryMetadata(r *http.Request, l *login) (any, *refusal) {
 	return map[string]any{
 		"hasMore":                 end < len(rows),
 		"isTruncated":             end >= s.pageCap,
-		"permanentStorageHwmDate": hwm,
+		"permanentStorageHwmDate": found.hwm,
 		"invoices":                shown,
 	}, nil
+}
+
+// beyondMark is what KSeF says, in the answer to a query and in the status of
+// an export, where everything asked for lies past the high water mark.
+const (
+	beyondMark       = "Zakres filtrowania wykracza poza dostępny zakres danych."
+	beyondMarkDetail = "Parametr dateRange.from jest późniejszy niż PermanentStorageHwmDate przy włączonym restrictToPermanentStorageHwmDate."
+)
+
+// found is what a search has found.
+type found struct {
+	rows []*stored // ascending by the date of the filters
+	hwm  *string   // nil where the filters are not by permanent storage
+}
+
+// search applies filters that have been checked, as they were at seen, to what
+// is visible at now. A zero to means seen.at. Rows of one instant have no order
+// that a client could rely on, only one that stays while tie is the same. The
+// mutex is held.
+func (s *Server) search(context ksef.Context, f *filters, from, to time.Time, seen querySeen, now time.Time, tie string) (found, *refusal) {
+	if to.IsZero() {
+		to = seen.at
+		if refused := checkRange(from, to); refused != nil {
+			return found{}, refused
+		}
+	}
+	var result found
+	date := func(one *stored) time.Time { return one.StoredAt }
+	switch f.DateRange.DateType {
+	case "Invoicing":
+		date = func(one *stored) time.Time { return one.row.InvoicingDate.Time() }
+	case "Issue": // by day only
+		from, to = from.Truncate(24*time.Hour), to.Truncate(24*time.Hour)
+		date = func(one *stored) time.Time {
+			day, _ := time.Parse(time.DateOnly, one.row.IssueDate)
+			return day
+		}
+	default:
+		if f.DateRange.Restrict != nil && *f.DateRange.Restrict {
+			if from.After(seen.hwm) {
+				return found{}, badRequest(21183, beyondMark, beyondMarkDetail)
+			}
+			to = earlier(to, seen.hwm)
+		}
+		mark := earlier(to, seen.hwm)
+		if s.fixedHWM.IsZero() && mark.After(s.promised) {
+			s.promised = mark
+		}
+		text := mark.UTC().Truncate(time.Microsecond).Format(microseconds)
+		result.hwm = &text
+	}
+
+	type place struct {
+		at  time.Time
+		tie uint64
+		one *stored
+	}
+	var places []place
+	for _, one := range s.lists[list{context, f.SubjectType}] {
+		at := date(one)
+		if !one.VisibleAt.After(now) && !at.Before(from) && !at.After(to) && f.match(&one.row.Metadata) {
+			sum := fnv.New64a()
+			_, _ = sum.Write([]byte(tie))
+			_, _ = sum.Write([]byte(one.Number))
+			places = append(places, place{at, sum.Sum64(), one})
+		}
+	}
+	slices.SortFunc(places, func(a, b place) int {
+		return cmp.Or(a.at.Compare(b.at), cmp.Compare(a.tie, b.tie))
+	})
+	result.rows = make([]*stored, len(places))
+	for i, each := range places {
+		result.rows[i] = each.one
+	}
+	return result, nil
 }
 
 // page reads the query string.

@@ -31,6 +31,9 @@ type Options struct {
 	Limits      ksef.Limits      // nil: requests are not limited
 	HWMLag      time.Duration    // how far the high water mark stays behind Now
 	PageCap     int              // rows of one set of filters before isTruncated; 0: 10,000
+	PackageCap  int              // invoices in a package before isTruncated; 0: 10,000
+	PackageSize int              // bytes of an archive, without _metadata.json, before isTruncated; 0: 1 GB
+	PartSize    int              // bytes of a part before encryption, at most; 0: 50 MB
 	Everyone    ksef.Context     // zero: nobody. Sees every invoice, as buyer where it is no party
 	AdminFaults bool             // serve POST and DELETE /admin/faults, to anyone who can connect
 	Log         *slog.Logger     // nil: nothing is logged
@@ -39,13 +42,16 @@ type Options struct {
 // Server is the simulator. All methods may be called at any time from any
 // goroutine.
 type Server struct {
-	now      func() time.Time
-	hwmLag   time.Duration
-	pageCap  int
-	everyone ksef.Context
-	log      *slog.Logger
-	mux      *http.ServeMux
-	secret   []byte // signs bearer tokens
+	now         func() time.Time
+	hwmLag      time.Duration
+	pageCap     int
+	packageCap  int
+	packageSize int
+	partSize    int
+	everyone    ksef.Context
+	log         *slog.Logger
+	mux         *http.ServeMux
+	secret      []byte // signs bearer tokens and links to parts
 
 	mutex      sync.Mutex // guards what follows; never held while a fault or a client is waited for
 	limits     ksef.Limits
@@ -65,6 +71,11 @@ type Server struct {
 	promised   time.Time            // the highest mark ever told to a client
 	hidden     []*stored            // not visible yet when last looked at, and holding the mark
 	queries    map[string]querySeen // by context and filters
+
+	exports       map[string]*export // by reference number
+	exportOutcome ExportOutcome
+	packages      []*export // whose package is kept, the one used last at the end
+	links         int       // counts ExpireLinks
 }
 
 // Stats is what happened since [New].
@@ -77,6 +88,7 @@ type Stats struct {
 	Redeems    int                 // pairs of tokens given
 	Refreshes  int                 // access tokens given for a refresh token
 	Downloads  map[ksef.Number]int // invoices served by number
+	Parts      map[string]int      // parts of packages served, by partName
 	Violations []string            // what clients sent against the specification, oldest first, at most 1,000
 }
 
@@ -84,26 +96,31 @@ type Stats struct {
 // as long as making two RSA keys.
 func New(options Options) *Server {
 	s := &Server{
-		now:        options.Now,
-		hwmLag:     options.HWMLag,
-		pageCap:    cmp.Or(options.PageCap, 10_000),
-		everyone:   options.Everyone,
-		log:        options.Log,
-		mux:        http.NewServeMux(),
-		secret:     []byte(rand.Text()),
-		limits:     maps.Clone(options.Limits),
-		windows:    make(map[windowKey]*window),
-		tokens:     make(map[string]*ksefToken),
-		challenges: make(map[string]time.Time),
-		logins:     make(map[string]*login),
-		bearers:    make(map[string]*bearer),
-		numbers:    make(map[ksef.Number]*stored),
-		lists:      make(map[list][]*stored),
-		queries:    make(map[string]querySeen),
+		now:         options.Now,
+		hwmLag:      options.HWMLag,
+		pageCap:     cmp.Or(options.PageCap, 10_000),
+		packageCap:  cmp.Or(options.PackageCap, 10_000),
+		packageSize: cmp.Or(options.PackageSize, 1_000_000_000),
+		partSize:    cmp.Or(options.PartSize, 50_000_000),
+		everyone:    options.Everyone,
+		log:         options.Log,
+		mux:         http.NewServeMux(),
+		secret:      []byte(rand.Text()),
+		limits:      maps.Clone(options.Limits),
+		windows:     make(map[windowKey]*window),
+		tokens:      make(map[string]*ksefToken),
+		challenges:  make(map[string]time.Time),
+		logins:      make(map[string]*login),
+		bearers:     make(map[string]*bearer),
+		numbers:     make(map[ksef.Number]*stored),
+		lists:       make(map[list][]*stored),
+		queries:     make(map[string]querySeen),
+		exports:     make(map[string]*export),
 		stats: Stats{
 			ByGroup:   make(map[ksef.Group]int),
 			ByPath:    make(map[string]int),
 			Downloads: make(map[ksef.Number]int),
+			Parts:     make(map[string]int),
 		},
 	}
 	if s.now == nil {
@@ -112,7 +129,7 @@ func New(options Options) *Server {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	s.keys = []*publicKey{newKey(usageToken, s.now()), newKey(usageSymmetric, s.now())}
+	s.keys = newKeys(s.now())
 
 	s.route("POST /auth/challenge", groupPublic, anyone, reply(http.StatusOK, s.challenge))
 	s.route("POST /auth/ksef-token", groupPublic, anyone, reply(http.StatusAccepted, s.tokenLogin))
@@ -123,9 +140,10 @@ func New(options Options) *Server {
 	s.route("GET /rate-limits", ksef.GroupOther, accessToken, reply(http.StatusOK, s.rateLimits))
 	s.route("POST /invoices/query/metadata", ksef.GroupMetadata, accessToken, reply(http.StatusOK, s.queryMetadata))
 	s.route("GET /invoices/ksef/{ksefNumber}", ksef.GroupDownload, accessToken, s.invoice)
-	for _, pattern := range []string{"POST /auth/xades-signature", "POST /invoices/exports", "GET /invoices/exports/{referenceNumber}"} {
-		s.route(pattern, groupPublic, anyone, s.notSimulated)
-	}
+	s.route("POST /invoices/exports", ksef.GroupExport, accessToken, reply(http.StatusCreated, s.beginExport))
+	s.route("GET /invoices/exports/{referenceNumber}", ksef.GroupExportStatus, accessToken, s.exportStatus)
+	s.route("POST /auth/xades-signature", groupPublic, anyone, s.notSimulated)
+	s.mux.HandleFunc("/storage/", s.storage)
 	s.mux.HandleFunc("/v2/sessions", s.sessions)
 	s.mux.HandleFunc("/v2/sessions/", s.sessions)
 	s.mux.HandleFunc("/v2/", s.unknownPath)
@@ -136,7 +154,7 @@ func New(options Options) *Server {
 	return s
 }
 
-// ServeHTTP answers as KSeF below /v2.
+// ServeHTTP answers as KSeF below /v2, and as its storage below /storage.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.ServeHTTP(w, r) }
 
 // Stats returns a copy of the counts.
@@ -147,6 +165,7 @@ func (s *Server) Stats() Stats {
 	stats.ByGroup = maps.Clone(stats.ByGroup)
 	stats.ByPath = maps.Clone(stats.ByPath)
 	stats.Downloads = maps.Clone(stats.Downloads)
+	stats.Parts = maps.Clone(stats.Parts)
 	stats.Violations = slices.Clone(stats.Violations)
 	return stats
 }

@@ -5,8 +5,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"ksefmirror/internal/ksef"
@@ -59,6 +62,8 @@ type list struct {
 //
 // It is an error to give a Number that is taken; nothing is stored then.
 func (s *Server) Add(invoices ...Invoice) ([]ksef.Number, error) {
+	documents, hashes := make([]document, len(invoices)), make([]string, len(invoices))
+	inParallel(len(invoices), func(i int) { documents[i], hashes[i] = read(invoices[i].XML), hash(invoices[i].XML) })
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	now := s.now().UTC()
@@ -74,7 +79,7 @@ func (s *Server) Add(invoices ...Invoice) ([]ksef.Number, error) {
 	}
 	numbers := make([]ksef.Number, len(invoices))
 	for i, invoice := range invoices {
-		document := read(invoice.XML)
+		document := documents[i]
 		one := &stored{Stored: Stored{Number: invoice.Number, XML: invoice.XML, StoredAt: invoice.Stored, VisibleAt: invoice.Visible}}
 		if one.StoredAt.IsZero() {
 			one.StoredAt = now
@@ -83,7 +88,7 @@ func (s *Server) Add(invoices ...Invoice) ([]ksef.Number, error) {
 		for one.Number == "" || given[one.Number] && invoice.Number == "" || s.numbers[one.Number] != nil {
 			one.Number = s.nextNumber(document.seller.nip, one.StoredAt)
 		}
-		one.row = document.row(one.Number, one.StoredAt, hash(invoice.XML))
+		one.row = document.row(one.Number, one.StoredAt, hashes[i])
 		if invoice.Metadata != nil {
 			invoice.Metadata(&one.row.Metadata)
 			if changed := one.row.Stored.Time(); !changed.IsZero() {
@@ -105,6 +110,20 @@ func (s *Server) Add(invoices ...Invoice) ([]ksef.Number, error) {
 		numbers[i] = one.Number
 	}
 	return numbers, nil
+}
+
+// inParallel calls do for 0 to n-1 on all processors.
+func inParallel(n int, do func(int)) {
+	var next atomic.Int64
+	var group sync.WaitGroup
+	for range min(n, runtime.GOMAXPROCS(0)) {
+		group.Go(func() {
+			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+				do(i)
+			}
+		})
+	}
+	group.Wait()
 }
 
 // nextNumber makes a KSeF number (numer-ksef.md). The mutex is held.
