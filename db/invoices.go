@@ -81,6 +81,7 @@ type Batch struct {
 	// Watermark, Position and HWM are the stream's new ones, verbatim; "" leaves
 	// what is there.
 	Watermark, Position, HWM string
+	Export                   int64 // the export whose last invoices these are, which ends with them; 0: none
 }
 
 const (
@@ -151,6 +152,11 @@ func (d *DB) Commit(ctx context.Context, b Batch) error {
 		}
 		// The watermark comes last, and in the same transaction: there is no instant
 		// at which it is ahead of the rows.
+		if b.Export != 0 {
+			if _, err := d.exec(ctx, tx, deleteExport, b.Export); err != nil {
+				return err
+			}
+		}
 		if b.Watermark == "" && b.Position == "" && b.HWM == "" {
 			return nil
 		}
@@ -370,7 +376,7 @@ func (d *DB) IsQuarantined(ctx context.Context, number, hash string) (bool, erro
 func queries() []string {
 	return []string{
 		selectMirror, selectDictionaryID, selectDictionary, selectDocument, selectKnown, selectFiles, selectCounts,
-		selectRoleCounts, selectOpenQuarantine, selectQuarantined, selectStreams, selectRequests, selectBlocks, selectLimits,
+		selectRoleCounts, selectOpenQuarantine, selectQuarantined, selectStreams, selectRequests, selectBlocks, selectLimits, selectExports,
 	}
 }
 
@@ -379,6 +385,6 @@ func commands() []string {
 	return []string{
 		insertDictionary, selectInvoiceHash, insertInvoiceRow, insertRole, insertDocument, insertParty, insertLine, insertVATRow,
 		deleteInvoice, upsertQuarantine, releaseQuarantine, upsertStream, insertRun, upsertStreamRun, deleteOldRuns,
-		deleteOldRequests, insertRequest, updateRequest, upsertBlock, updateLimits,
+		deleteOldRequests, insertRequest, updateRequest, upsertBlock, updateLimits, insertExport, updateReference, deleteExport,
 	}
 }

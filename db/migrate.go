@@ -92,7 +92,7 @@ func (d *DB) migrate(ctx context.Context, version int, migrations []string, want
 					return err
 				}
 			}
-			_, err := tx.ExecContext(ctx, fmt.Sprintf("PRAGMA user_version = %d", version+1)) //nolint:gosec // a number, and PRAGMA takes no parameters
+			_, err := tx.ExecContext(ctx, fmt.Sprintf("PRAGMA user_version = %d", version+1))
 			return err
 		})
 		if err != nil {

@@ -94,29 +94,34 @@ func killRuns(w *world, task string, kills int, seed uint64, failed func() bool)
 	for i := range kills {
 		w.add(w.fresh(10+random.IntN(20), seed*1000+uint64(i))...)
 		cmd := child(w, task)
-		var timer *time.Timer
-		kill := func() { _ = cmd.Process.Kill() } // it may have ended by itself
-		if i%2 == 0 {
+		kill := make(chan struct{}, 1)
+		if i%2 == 0 { // at a request, before or after KSeF has seen it
+			unanswered := random.IntN(2) == 0
 			w.sim.Fault(ksefsim.Fault{Skip: random.IntN(40), Times: 1, Do: func(rw http.ResponseWriter, r *http.Request, next http.Handler) {
-				kill()
-				if random.IntN(2) == 0 {
+				kill <- struct{}{}
+				if unanswered {
 					panic(http.ErrAbortHandler)
 				}
 				next.ServeHTTP(rw, r)
 			}})
+		} else { // at any moment
+			timer := time.AfterFunc(time.Duration(random.Int64N(int64(usual))), func() { kill <- struct{}{} })
+			w.tb.Cleanup(func() { timer.Stop() })
 		}
 		began := time.Now()
 		if err := cmd.Start(); err != nil {
 			w.tb.Fatal(err)
 		}
-		if i%2 == 1 {
-			timer = time.AfterFunc(time.Duration(random.Int64N(int64(usual))), kill)
-		}
-		err := cmd.Wait()
-		if timer != nil {
-			timer.Stop()
-		}
-		if err == nil {
+		ended := make(chan error, 1)
+		go func() { ended <- cmd.Wait() }()
+		select {
+		case <-kill:
+			_ = cmd.Process.Kill() // it may have ended by itself
+			<-ended
+		case err := <-ended:
+			if err != nil {
+				w.tb.Fatalf("a run that was not killed: %v", err)
+			}
 			usual = (usual + time.Since(began)) / 2
 		}
 		w.sim.ClearFaults()
@@ -130,26 +135,33 @@ func killRuns(w *world, task string, kills int, seed uint64, failed func() bool)
 // A run is killed at 100 random moments and started again each time: nothing is
 // lost, nothing is there twice, nothing is left over (Show 4).
 func TestKilledAtRandomMoments(t *testing.T) {
-	kills := 100
+	const mirrors = 4 // side by side, for a run mostly waits
+	kills := 100 / mirrors
 	if testing.Short() {
-		kills = 20
+		kills = 5
 	}
-	w := newCrashWorld(t)
-	killRuns(w, "sync", kills, uint64(time.Now().UnixNano())%1000, t.Failed)
-	if err := child(w, "sync").Run(); err != nil {
-		t.Fatal(err)
+	for i := range uint64(mirrors) {
+		t.Run(strconv.FormatUint(i, 10), func(t *testing.T) {
+			t.Parallel()
+			w := newCrashWorld(t)
+			killRuns(w, "sync", kills, rand.Uint64N(1000)*mirrors+i, t.Failed)
+			if err := child(w, "sync").Run(); err != nil {
+				t.Fatal(err)
+			}
+			w.check()
+			w.complete()
+			downloads := 0
+			for _, times := range w.sim.Stats().Downloads {
+				downloads += times
+			}
+			t.Logf("%d invoices, %d downloads, %d packages", w.status().Invoices, downloads, w.sim.Stats().ByGroup[ksef.GroupExport])
+		})
 	}
-	w.check()
-	w.complete()
-	downloads := 0
-	for _, times := range w.sim.Stats().Downloads {
-		downloads += times
-	}
-	t.Logf("%d invoices, %d downloads", w.status().Invoices, downloads)
 }
 
 // The same harness must catch a commit in the wrong order, or it proves nothing.
 func TestKilledCatchesWrongOrder(t *testing.T) {
+	t.Parallel()
 	w := newCrashWorld(t)
 	seen := &recorder{TB: t}
 	w.tb = seen

@@ -42,6 +42,7 @@ type StreamReport struct {
 	Known     int            // rows that were stored already
 	Waiting   int            // invoices that KSeF listed but that could not be mirrored yet; they hold the watermark
 	Requests  int            // requests sent for this stream
+	Route     string         // export when a package was asked for, else metadata
 	Err       error
 }
 
@@ -183,7 +184,7 @@ func (m *Mirror) streams(ctx context.Context) ([]*stream, error) {
 				s.waiting[q.KSeFNumber] = q
 			}
 		}
-		s.report.Role, s.from = role, s.position
+		s.report.Role, s.report.Route, s.from = role, "metadata", s.position
 		streams = append(streams, s)
 	}
 	slices.SortStableFunc(streams, func(a, b *stream) int { return lastRun[a.role].Compare(lastRun[b.role]) })
@@ -205,37 +206,27 @@ func subjectType(role string) (ksef.SubjectType, error) {
 	return "", fmt.Errorf("role %q: want seller, buyer, third_party or authorized", role)
 }
 
-// run brings the stream as far as KSeF guarantees completeness.
-//
-// It pages by date, not by page number: every query starts at the permanent
-// storage date of the last row seen. Rows may shift between numbered pages when
-// dates tie, so that one comes twice and another never; a query that starts at a
-// date sees every row of that date again. It also makes a full page, a truncated
-// answer and a budget that ends half-way the same case.
+// run brings the stream as far as KSeF guarantees completeness, window by window.
 func (s *stream) run(ctx context.Context) error {
+	if err := s.resume(ctx); err != nil {
+		return err
+	}
 	if err := s.retryWaiting(ctx); err != nil {
 		return err
 	}
 	from := s.position
 	for {
 		to := s.windowEnd(from)
-		page, err := s.query(ctx, from, to, 0)
+		next, more, err := s.window(ctx, from, to)
 		if errors.Is(err, ksef.ErrNothingNew) {
 			return nil // from is beyond the high water mark: nothing to move, nothing wrong
 		}
 		if err != nil {
 			return err
 		}
-		next, more, err := continuation(page, to)
-		if err != nil {
-			return err
-		}
-		if err := s.store(ctx, page.Invoices, next); err != nil {
-			return err
-		}
 		switch {
 		case more && next.Compare(from) <= 0:
-			// A whole page of one instant. The watermark stays at the instant, but
+			// All that came is of one instant. The watermark stays at the instant, but
 			// the query goes on behind it, by the smallest step that KSeF writes.
 			if err := s.storeInstant(ctx, next); err != nil {
 				return err
@@ -249,6 +240,72 @@ func (s *stream) run(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// window mirrors what one window holds, or as much of its beginning as one answer
+// brings, and says how far the stream is complete then and whether KSeF has more
+// behind.
+//
+// Metadata is paged by date, not by page number: every query starts at the
+// permanent storage date of the last row seen. Rows may shift between numbered
+// pages when dates tie, so that one comes twice and another never; a query that
+// starts at a date sees every row of that date again. It also makes a full page, a
+// truncated package and a budget that ends half-way the same case.
+func (s *stream) window(ctx context.Context, from, to ksef.Timestamp) (next ksef.Timestamp, more bool, err error) {
+	is := situation{closed: to != "", noExports: s.Now().Before(s.noExports[s.role])}
+	way, why := plan(is)
+	var page ksef.MetadataPage
+	if way == list {
+		if page, err = s.query(ctx, from, to, 0); err != nil {
+			return "", false, err
+		}
+		if next, more, err = continuation(page, to); err != nil {
+			return "", false, err
+		}
+		is.listed, is.more = true, more
+		if is.unknown, err = s.unknown(ctx, page.Invoices); err != nil {
+			return "", false, err
+		}
+		way, why = plan(is)
+	}
+	s.Log.Debug("planned", "role", s.role, "by_package", way == package_, "why", why)
+	if way == singly {
+		return next, more, s.store(ctx, page.Invoices, next)
+	}
+	s.report.Route = "export"
+	next, more, err = s.export(ctx, from, to)
+	if pause, ok := s.withoutExports(err); ok {
+		s.Log.Warn("no package is to be had, going on with single downloads", "role", s.role, "err", err)
+		s.noExports[s.role] = s.Now().Add(pause)
+		return s.window(ctx, from, to)
+	}
+	return next, more, err
+}
+
+// withoutExports tells whether err leaves single downloads as the way to go on,
+// and for how long.
+func (s *stream) withoutExports(err error) (time.Duration, bool) {
+	var budget *ksef.BudgetError
+	var refused *ksef.Error
+	switch {
+	case errors.Is(err, ksef.ErrNothingNew), err == nil:
+		return 0, false
+	case errors.As(err, &budget):
+		return max(budget.Until.Sub(s.Now()), time.Minute), budget.Group == ksef.GroupExport
+	case errors.Is(err, errExport):
+		return exportPause, true
+	}
+	return exportPause, errors.As(err, &refused) && refused.HTTPStatus == http.StatusBadRequest
+}
+
+// unknown counts the rows that are not stored yet.
+func (s *stream) unknown(ctx context.Context, rows []ksef.Metadata) (int, error) {
+	numbers := make([]string, len(rows))
+	for i, row := range rows {
+		numbers[i] = row.KSeFNumber
+	}
+	known, err := s.db.Known(ctx, numbers)
+	return len(rows) - len(known), err
 }
 
 // windowEnd is the end of the window that starts at from: "" (until now) for the
@@ -365,7 +422,7 @@ func (s *stream) retryWaiting(ctx context.Context) error {
 // record keeps what the cycle did for this stream.
 func (s *stream) record(ctx context.Context) error {
 	run := db.Run{
-		Role: s.role, Route: "metadata", Started: s.started, Finished: s.Now(),
+		Role: s.role, Route: s.report.Route, Started: s.started, Finished: s.Now(),
 		From: string(s.from), To: string(s.position),
 		Listed: s.report.Listed, Added: s.report.Added, Known: s.report.Known,
 		Waiting: s.report.Waiting, Requests: s.report.Requests,

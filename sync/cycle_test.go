@@ -30,8 +30,15 @@ func added(r ksefsync.Report) int {
 	return n
 }
 
+// singly makes KSeF refuse every export, so that invoices are fetched one by one.
+func (w *world) singly() {
+	w.sim.Fault(ksefsim.Answer("/invoices/exports", 0, 400, http.Header{"Content-Type": {"application/json"}},
+		`{"exception":{"exceptionDetailList":[{"exceptionCode":21182,"exceptionDescription":"Osiągnięto limit trwających eksportów."}]}}`))
+}
+
 func TestMirrorsEverythingOnce(t *testing.T) {
 	w := newWorld(t, ksefsim.Options{})
+	w.singly()
 	w.add(w.generate(300, 30*24*time.Hour, 1)...)
 	w.mustCycle()
 	w.complete()
@@ -56,6 +63,7 @@ func TestMirrorsEverythingOnce(t *testing.T) {
 // never ask for an invoice twice (Show 3).
 func TestProductionLimits(t *testing.T) {
 	w := newWorld(t, ksefsim.Options{Limits: ksef.DefaultLimits()})
+	w.singly()
 	w.add(w.generate(300, 30*24*time.Hour, 3)...)
 	total, first := 0, true
 	for cycles := 0; ; cycles++ {
@@ -274,7 +282,7 @@ func TestPagesAndInstants(t *testing.T) {
 // Scenario 18 in small: more rows at one instant than KSeF lists stop that role
 // loudly and no other.
 func TestScenario18InstantTooLarge(t *testing.T) {
-	w := newWorld(t, ksefsim.Options{PageCap: 300})
+	w := newWorld(t, ksefsim.Options{PageCap: 300, PackageCap: 300})
 	invoices := w.generate(1500, time.Hour, 14)
 	for i := range invoices {
 		invoices[i].Stored = start.Add(-30 * time.Minute)
@@ -424,6 +432,7 @@ func TestTroubleOnTheWay(t *testing.T) {
 		"unknown fields":             ksefsim.ExtraFields(0),
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			w := newWorld(t, ksefsim.Options{})
 			w.add(w.generate(30, time.Hour, 19)...)
 			w.sim.Fault(f)
@@ -445,6 +454,7 @@ func TestTroubleOnTheWay(t *testing.T) {
 // outage must not send them to quarantine.
 func TestOneBrokenInvoice(t *testing.T) {
 	w := newWorld(t, ksefsim.Options{})
+	w.singly()
 	w.add(w.generate(40, time.Hour, 20)...)
 	buyer := w.sim.Listed(company, ksef.Buyer)
 	victim := buyer[len(buyer)/2]
@@ -529,6 +539,7 @@ func TestWrongFolder(t *testing.T) {
 // The volume vanishes while a cycle runs: no watermark moves.
 func TestUnmountedWhileRunning(t *testing.T) {
 	w := newWorld(t, ksefsim.Options{})
+	w.singly()
 	w.add(w.generate(60, time.Hour, 23)...)
 	invoices := filepath.Join(w.dir, "invoices")
 	n := 0

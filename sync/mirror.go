@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -34,6 +35,13 @@ type Remote interface {
 	Invoice(ctx context.Context, number ksef.Number) ([]byte, error)
 	// RateLimits asks for the limits in force and applies them.
 	RateLimits(ctx context.Context) (ksef.Limits, error)
+	// StartExport asks for a package of what q selects and gives its reference.
+	// After an error without an answer it is unknown whether KSeF prepares it.
+	StartExport(ctx context.Context, q ksef.Query, metadataOnly bool, key ksef.ExportKey) (reference string, err error)
+	ExportStatus(ctx context.Context, reference string) (ksef.ExportStatus, error)
+	// DownloadPart writes a part, decrypted; what was written counts only if it
+	// returns nil. It may be called from several goroutines.
+	DownloadPart(ctx context.Context, p ksef.Part, key ksef.ExportKey, w io.Writer) error
 }
 
 // Options say what a mirror mirrors and where.
@@ -47,9 +55,10 @@ type Options struct {
 	// Remote makes the client whose requests are counted in the given log. nil
 	// serves commands that ask nothing of KSeF, such as verify.
 	Remote   func(ksef.RequestLog) Remote
-	Progress func(Progress)   // nil, or called as invoices are listed and stored
-	Log      *slog.Logger     // nil discards
-	Now      func() time.Time // nil: time.Now
+	Progress func(Progress)                             // nil, or called as invoices are listed and stored
+	Log      *slog.Logger                               // nil discards
+	Now      func() time.Time                           // nil: time.Now
+	Sleep    func(context.Context, time.Duration) error // nil: real
 }
 
 // Progress says how far a cycle is. Pending counts invoices that were listed by
@@ -76,6 +85,7 @@ type Mirror struct {
 
 	limitsRead time.Time
 	progress   Progress
+	noExports  map[string]time.Time // by role: until when packages are not asked for
 }
 
 // Open locks and opens the mirror in o.Dir, and creates it where there is none.
@@ -89,6 +99,9 @@ func Open(ctx context.Context, o Options) (*Mirror, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	if o.Sleep == nil {
+		o.Sleep = sleep
+	}
 	if o.Progress == nil {
 		o.Progress = func(Progress) {}
 	}
@@ -96,7 +109,7 @@ func Open(ctx context.Context, o Options) (*Mirror, error) {
 	if err != nil {
 		return nil, fmt.Errorf("time zone of Poland: %w", err)
 	}
-	m := &Mirror{Options: o, warsaw: warsaw}
+	m := &Mirror{Options: o, warsaw: warsaw, noExports: map[string]time.Time{}}
 	if err := m.open(ctx); err != nil {
 		return nil, errors.Join(err, m.Close())
 	}
@@ -157,8 +170,18 @@ func (m *Mirror) open(ctx context.Context) error {
 	if err := tree.Create(m.QuarantineDir(), id); err != nil {
 		return err
 	}
-	m.quarantine, err = tree.Open(m.QuarantineDir(), id)
-	return err
+	if m.quarantine, err = tree.Open(m.QuarantineDir(), id); err != nil {
+		return err
+	}
+	// What a process that died had downloaded of a package is fetched again: the
+	// addresses of parts do not outlive an hour anyway.
+	if err := os.RemoveAll(m.packagesDir()); err != nil {
+		return fmt.Errorf("left-over packages: %w", err)
+	}
+	if err := os.Mkdir(m.packagesDir(), 0o700); err != nil {
+		return fmt.Errorf("folder for packages: %w", err)
+	}
+	return nil
 }
 
 // DatabasePath is where the database of the mirror in dir is.
@@ -169,6 +192,9 @@ func (m *Mirror) InvoicesDir() string { return filepath.Join(m.Dir, "invoices") 
 
 // QuarantineDir holds what arrived but failed its checks.
 func (m *Mirror) QuarantineDir() string { return filepath.Join(m.Dir, "quarantine") }
+
+// packagesDir holds the parts of packages while they are read.
+func (m *Mirror) packagesDir() string { return filepath.Join(m.Dir, "packages") }
 
 // Close closes the mirror and releases its lock. Nothing is lost if it is never
 // called: a process that dies leaves what the last commit left.
@@ -216,4 +242,16 @@ func (l requestLog) Requests(ctx context.Context, since time.Time) ([]ksef.Logge
 		logged[i] = ksef.LoggedRequest(r)
 	}
 	return logged, err
+}
+
+// sleep waits for d or until ctx ends, whose error it returns then.
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
 }

@@ -110,10 +110,7 @@ func (s *stream) take(ctx context.Context, batch *batch, row *ksef.Metadata, kno
 	if isKnown {
 		return true, s.conflict(ctx, batch, row, number, stored)
 	}
-	path := s.Layout.Path(tree.Name{
-		Number: string(number), Role: s.role, IssueDate: row.IssueDate,
-		Counterparty: counterparty(row, s.role), InvoiceNumber: row.InvoiceNumber,
-	})
+	path := s.path(row, number)
 	// The folder has it when a crash came between writing the file and committing
 	// its row, or when the database was lost.
 	xml, err := s.invoices.Read(path)
@@ -254,6 +251,14 @@ func (s *stream) invoice(row *ksef.Metadata, number ksef.Number, xml []byte, pat
 		Document: document, ParseStatus: status, ParseError: parseError,
 		Path: path, XML: xml, Role: s.role,
 	}
+}
+
+// path is where an invoice belongs in the folder.
+func (s *stream) path(row *ksef.Metadata, number ksef.Number) string {
+	return s.Layout.Path(tree.Name{
+		Number: string(number), Role: s.role, IssueDate: row.IssueDate,
+		Counterparty: counterparty(row, s.role), InvoiceNumber: row.InvoiceNumber,
+	})
 }
 
 // counterparty is the other side's name, for the file name.

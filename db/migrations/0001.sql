@@ -1,5 +1,5 @@
 -- Version 1: invoices with their parties, lines and VAT summary, where each
--- stream stands, the request log and the quarantine.
+-- stream stands, the request log, the quarantine and exports in flight.
 --
 -- The views v_* at the end are what other programs read; they stay compatible.
 -- A reader opens the file with mode=ro and a busy timeout of some seconds.
@@ -296,6 +296,21 @@ CREATE TABLE quarantine(
   UNIQUE(ksef_number, role, invoice_hash)
 ) STRICT;
 CREATE INDEX quarantine_open ON quarantine(id) WHERE released_at IS NULL;
+
+-- One row for each export that KSeF was asked for and whose package is not stored
+-- yet. KSeF has no list of exports, so what is not here is lost to us: the row is
+-- written before the request is sent, and gets its reference right after.
+CREATE TABLE exports(
+  id            INTEGER PRIMARY KEY,
+  role          TEXT NOT NULL,
+  window_from   TEXT NOT NULL,    -- KSeF's string, verbatim
+  window_to     TEXT,             -- NULL: until now
+  reference     TEXT,             -- NULL: the answer to the request never arrived
+  key           BLOB NOT NULL,    -- of AES-256, for this package alone; gone with the row
+  iv            BLOB NOT NULL,
+  created_at    TEXT NOT NULL
+) STRICT;
+CREATE INDEX exports_role ON exports(role, id);
 
 -- One row for each invoice: all that is known of it, its roles, and its totals
 -- as decimal text.

@@ -16,6 +16,7 @@ import (
 	"ksefmirror/daemon"
 	"ksefmirror/db"
 	"ksefmirror/internal/config"
+	"ksefmirror/internal/ksef"
 	"ksefmirror/internal/ksefsim"
 	ksefsync "ksefmirror/sync"
 )
@@ -34,7 +35,7 @@ func (c *command) demo() *cobra.Command {
 		Short: "See it work, against a simulated KSeF on this machine",
 		Long: `Starts a simulated KSeF, mirrors 200 generated invoices from it, lets 20 more
 arrive, mirrors those too, and shows where everything lies. Nothing leaves this
-machine. The simulator's limits are off: KSeF's own would stretch it over hours.`,
+machine. The simulator's limits are off, for the demo asks twice a second.`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := context.WithCancel(cmd.Context())
@@ -123,9 +124,14 @@ func (c *command) runDemo(ctx context.Context, dir string, keep bool) error {
 	if !until(demoInvoices) {
 		return stop()
 	}
-	c.say("Mirrored %d invoices in %.1f s, by %d single downloads. Now %d more arrive in KSeF…", demoInvoices, time.Since(started).Seconds(), demoInvoices, demoLater)
+	asked := sim.Stats().ByGroup
+	c.say("Mirrored %d invoices in %.1f s, by %d packages and %d single downloads. Now %d more arrive in KSeF…",
+		demoInvoices, time.Since(started).Seconds(), asked[ksef.GroupExport], asked[ksef.GroupDownload], demoLater)
 	now := time.Now()
 	later := ksefsim.Generate(ksefsim.GenerateOptions{Count: demoLater, Context: owner, From: now.Add(-time.Millisecond * demoLater), To: now, Seed: 2})
+	for i := range later {
+		later[i].Stored = time.Time{} // now: KSeF stores nothing below a high water mark that it has told
+	}
 	if _, err := sim.Add(later...); err != nil {
 		return err
 	}

@@ -1,0 +1,78 @@
+package db
+
+import (
+	"context"
+	"database/sql"
+	"time"
+)
+
+// Export is an export in flight: asked for, and not stored yet.
+type Export struct {
+	ID        int64 // given by StartExport
+	Role      string
+	From, To  string // of the window, verbatim; To "": until now
+	Reference string // KSeF's; "" while the request is unanswered
+	Key, IV   []byte // what the package is encrypted with
+	CreatedAt time.Time
+}
+
+const (
+	insertExport    = `INSERT INTO exports(role, window_from, window_to, key, iv, created_at) VALUES(?, ?, ?, ?, ?, ?)`
+	updateReference = `UPDATE exports SET reference = ? WHERE id = ?`
+	deleteExport    = `DELETE FROM exports WHERE id = ?`
+	selectExports   = `SELECT id, role, window_from, coalesce(window_to, ''), coalesce(reference, ''), key, iv, created_at
+	FROM exports WHERE role = ? ORDER BY id`
+)
+
+// StartExport notes, durably, that an export is about to be asked for, and gives
+// the row's ID.
+func (d *DB) StartExport(ctx context.Context, e Export) (id int64, err error) {
+	err = d.transaction(ctx, "record an export in", func(ctx context.Context, tx *sql.Tx) error {
+		result, err := d.exec(ctx, tx, insertExport, e.Role, e.From, text(e.To), e.Key, e.IV, moment(e.CreatedAt))
+		if err != nil {
+			return err
+		}
+		id, err = result.LastInsertId()
+		return err
+	})
+	return id, err
+}
+
+// SetReference keeps the reference that KSeF gave an export.
+func (d *DB) SetReference(ctx context.Context, id int64, reference string) error {
+	return d.transaction(ctx, "record the reference of an export in", func(ctx context.Context, tx *sql.Tx) error {
+		_, err := d.exec(ctx, tx, updateReference, reference, id)
+		return err
+	})
+}
+
+// DropExport forgets an export that came to nothing. That of one whose invoices
+// are stored is [Batch.Export].
+func (d *DB) DropExport(ctx context.Context, id int64) error {
+	return d.transaction(ctx, "forget an export in", func(ctx context.Context, tx *sql.Tx) error {
+		_, err := d.exec(ctx, tx, deleteExport, id)
+		return err
+	})
+}
+
+// Exports gives the exports of a role in flight, oldest first.
+func (d *DB) Exports(ctx context.Context, role string) ([]Export, error) {
+	rows, err := d.read.statements[selectExports].QueryContext(ctx, role)
+	if err != nil {
+		return nil, d.explain("read the exports from", err)
+	}
+	defer rows.Close()
+	var exports []Export
+	for rows.Next() {
+		var e Export
+		var created sql.NullString
+		if err := rows.Scan(&e.ID, &e.Role, &e.From, &e.To, &e.Reference, &e.Key, &e.IV, &created); err != nil {
+			return nil, d.explain("read the exports from", err)
+		}
+		if e.CreatedAt, err = parseMoment(created); err != nil {
+			return nil, d.explain("read the exports from", err)
+		}
+		exports = append(exports, e)
+	}
+	return exports, d.explain("read the exports from", rows.Err())
+}

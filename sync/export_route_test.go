@@ -1,0 +1,230 @@
+package sync_test
+
+import (
+	"bytes"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"ksefmirror/internal/ksef"
+	"ksefmirror/internal/ksefsim"
+	ksefsync "ksefmirror/sync"
+)
+
+const exports, parts = "/invoices/exports", "/storage/*/*"
+
+// backlog is a world with enough new invoices for packages.
+func backlog(t *testing.T, n int, o ksefsim.Options) *world {
+	t.Helper()
+	w := newWorld(t, o)
+	w.options.Since = start.Add(-48 * time.Hour) // no past windows, which would be empty packages
+	w.add(w.generate(n, time.Hour, uint64(n))...)
+	return w
+}
+
+// routes gives the roles whose last cycle asked for a package.
+func routes(r ksefsync.Report) string {
+	var by []string
+	for _, s := range r.Streams {
+		if s.Route == "export" {
+			by = append(by, s.Role)
+		}
+	}
+	return strings.Join(by, " ")
+}
+
+// A backlog comes in packages, under production limits within the hour; what is
+// new afterwards comes singly.
+func TestBacklogByPackages(t *testing.T) {
+	w := backlog(t, 3000, ksefsim.Options{Limits: ksef.DefaultLimits()})
+	report := w.mustCycle()
+	w.complete()
+	stats := w.sim.Stats()
+	if !strings.Contains(routes(report), "buyer") || stats.ByGroup[ksef.GroupDownload] > 32 || stats.TooMany != 0 {
+		t.Errorf("by package %q, %d downloads, %d answers 429", routes(report), stats.ByGroup[ksef.GroupDownload], stats.TooMany)
+	}
+	w.add(w.fresh(5, 71)...)
+	w.clock.advance(time.Hour)
+	if report := w.mustCycle(); routes(report) != "" || added(report) != 5 {
+		t.Errorf("five new invoices: by package %q, %d added", routes(report), added(report))
+	}
+	w.complete()
+}
+
+// Scenarios 15, 16, 17 and 19: packages that end early, by count or by size, at
+// an instant with more rows, exactly full, or full and not said to be.
+func TestScenario15To19Truncation(t *testing.T) {
+	for name, o := range map[string]ksefsim.Options{
+		"15 by count":      {PackageCap: 50},
+		"16 exactly full":  {PackageCap: 400},
+		"19 by size":       {PackageSize: 60_000},
+		"3 in many parts":  {PartSize: 5_000},
+		"39 in twenty and": {PartSize: 20_000, PackageCap: 130},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, o)
+			invoices := w.generate(400, time.Hour, 72)
+			for i := range invoices[100:140] { // more than one at the cut
+				invoices[100+i].Stored = invoices[100].Stored
+			}
+			w.add(invoices...)
+			w.mustCycle()
+			w.complete()
+		})
+	}
+}
+
+// Scenarios 23 to 37: whatever is wrong with an export, nothing wrong is taken,
+// nothing moves, and the same cycle or a later one completes the mirror.
+func TestScenario23To37Exports(t *testing.T) {
+	shorten := func(data []byte) []byte { return data[:len(data)-40] }
+	flip := func(data []byte) []byte {
+		data = bytes.Clone(data)
+		data[len(data)/2] ^= 0x10
+		return data
+	}
+	status := func(code int) ksefsim.ExportOutcome { return ksefsim.ExportOutcome{Times: 2, Status: code} }
+	for name, outcome := range map[string]ksefsim.ExportOutcome{
+		"23 metadata cut":  {Times: 2, Package: func(p *ksefsim.Package) { p.Metadata().Data = shorten(p.Metadata().Data) }},
+		"23 metadata gone": {Times: 2, Package: func(p *ksefsim.Package) { p.Entries = p.Entries[:len(p.Entries)-1] }},
+		"23 with BOM": {Times: 2, Package: func(p *ksefsim.Package) {
+			p.Metadata().Data = append([]byte("\xef\xbb\xbf"), p.Metadata().Data...)
+		}},
+		"24 XML missing": {Times: 2, Package: func(p *ksefsim.Package) { p.Entries = p.Entries[1:] }},
+		"24 XML extra": {Times: 2, Package: func(p *ksefsim.Package) {
+			extra, err := ksef.NewNumber("5265877635-20261101-0100001AF629")
+			if err == nil {
+				p.Entries = append([]ksefsim.Entry{{Name: string(extra) + ".xml", Data: []byte("<x/>")}}, p.Entries...)
+			}
+		}},
+		"24 count wrong": {Times: 2, Answer: func(a map[string]any) { a["package"].(map[string]any)["invoiceCount"] = 7 }},
+		"25 twice":       {Times: 2, Package: func(p *ksefsim.Package) { p.Entries = append(p.Entries[:1:1], p.Entries...) }},
+		"27 slow":        {Times: 4, Takes: 5 * time.Minute},
+		"28 expired 210": status(210), "28 gone 410": status(410),
+		"29 failed 500": status(500), "29 cancelled 550": status(550),
+		"30 key 415":         status(415),
+		"31 no package":      {Times: 2, Answer: func(a map[string]any) { a["package"] = nil }},
+		"35 wrong hash":      {Times: 2, Answer: wrongHash},
+		"36 corrupt archive": {Times: 2, Archive: flip},
+		"36 cut archive":     {Times: 2, Archive: shorten},
+		"37 Zstd":            {Times: 2, Answer: func(a map[string]any) { a["package"].(map[string]any)["compressionType"] = "Zstd" }},
+		"37 absent":          {Answer: func(a map[string]any) { delete(a["package"].(map[string]any), "compressionType") }},
+		"38 zip slip": {Times: 2, Package: func(p *ksefsim.Package) {
+			p.Entries = append([]ksefsim.Entry{{Name: "../../x.xml", Data: []byte("<x/>")}}, p.Entries...)
+		}},
+		"65 hash of an invoice": {Times: 2, Package: func(p *ksefsim.Package) { p.Entries[0].Data = append(bytes.Clone(p.Entries[0].Data), ' ') }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := backlog(t, 200, ksefsim.Options{})
+			w.sim.SetExportOutcome(outcome)
+			for range 4 {
+				if _, err := w.cycle(); err != nil && !strings.Contains(err.Error(), "still preparing") {
+					t.Fatal(err)
+				}
+				w.clock.advance(2 * time.Hour)
+			}
+			w.complete()
+			if left := w.status().Waiting; len(left) != 0 {
+				t.Errorf("waiting: %+v", left)
+			}
+			if left := files(t, w.dir+"/packages"); len(left) != 0 {
+				t.Errorf("left over: %q", left)
+			}
+		})
+	}
+}
+
+func wrongHash(a map[string]any) {
+	for _, each := range a["package"].(map[string]any)["parts"].([]any) {
+		each.(map[string]any)["encryptedPartHash"] = hash([]byte("another"))
+	}
+}
+
+// Scenarios 27 and 21182: an export that hangs for ever is left for the other
+// roles, given up after an hour, and its invoices come singly.
+func TestScenario27Stuck(t *testing.T) {
+	w := backlog(t, 120, ksefsim.Options{})
+	w.sim.SetExportOutcome(ksefsim.ExportOutcome{Status: 100})
+	for range 12 {
+		_, _ = w.cycle()
+		w.clock.advance(15 * time.Minute)
+	}
+	w.complete()
+	if asked := w.sim.Stats().ByPath["POST /invoices/exports"]; asked > 40 {
+		t.Errorf("%d exports were asked for", asked)
+	}
+}
+
+// Scenarios 31 (no invoices, with and without a part), 32, 33, 34 and 48: parts
+// and answers that go wrong on the way.
+func TestScenario31To34Parts(t *testing.T) {
+	for name, f := range map[string]ksefsim.Fault{
+		"33 html":            ksefsim.HTMLError(parts, 1, 200),
+		"34 cut":             ksefsim.CutBody(parts, 1, 3000),
+		"32 forbidden":       ksefsim.Answer(parts, 1, 403, http.Header{"Content-Type": {"application/xml"}}, "<Error/>"),
+		"48 part reset":      ksefsim.Reset(parts, 1),
+		"48 part 503":        ksefsim.HTMLError(parts, 1, 503),
+		"48 start lost":      ksefsim.LoseAnswer(exports, 1),
+		"48 start 502":       ksefsim.HTMLError(exports, 1, 502),
+		"48 status 502":      ksefsim.HTMLError("/invoices/exports/*", 1, 502),
+		"41 start 429":       ksefsim.TooMany(exports, 1, "2680"),
+		"28 status 410 gone": ksefsim.Answer("/invoices/exports/*", 1, 410, http.Header{"Content-Type": {"application/problem+json"}}, `{"title":"Gone","status":410}`),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := backlog(t, 200, ksefsim.Options{PartSize: 20_000})
+			w.sim.Fault(f)
+			_, _ = w.cycle() // may end with an error; nothing may be lost or moved
+			w.sim.ClearFaults()
+			for range 2 {
+				w.clock.advance(2 * time.Hour)
+				w.mustCycle()
+			}
+			w.complete()
+		})
+	}
+	for _, part := range []bool{false, true} {
+		t.Run(fmt.Sprintf("31 empty, part=%v", part), func(t *testing.T) {
+			w := newWorld(t, ksefsim.Options{})
+			w.sim.SetExportOutcome(ksefsim.ExportOutcome{EmptyPart: part})
+			w.mustCycle() // the past windows are empty
+			if w.stream("buyer").Watermark == "" {
+				t.Error("an empty package moved nothing")
+			}
+		})
+	}
+}
+
+// Scenario 32: all links expire between the parts.
+func TestScenario32LinksExpire(t *testing.T) {
+	w := backlog(t, 200, ksefsim.Options{PartSize: 20_000})
+	w.fault(parts, 1, func(rw http.ResponseWriter, r *http.Request, next http.Handler) {
+		next.ServeHTTP(rw, r)
+		w.sim.ExpireLinks()
+	})
+	w.mustCycle()
+	w.complete()
+}
+
+// Scenario 44 and the budget: exports are refused when the hour's are used up,
+// and single downloads go on.
+func TestExportBudget(t *testing.T) {
+	limits := ksef.DefaultLimits()
+	limits[ksef.GroupExport] = ksef.Limit{PerSecond: 1, PerMinute: 1, PerHour: 1}
+	w := backlog(t, 200, ksefsim.Options{Limits: limits})
+	for range 40 {
+		_, err := w.cycle()
+		budget := asBudget(err)
+		if err != nil && budget == nil {
+			t.Fatal(err)
+		}
+		w.clock.advance(30 * time.Minute)
+	}
+	w.complete()
+	if n := w.sim.Stats().TooMany; n != 0 {
+		t.Errorf("%d answers 429", n)
+	}
+}
