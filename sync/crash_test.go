@@ -112,15 +112,19 @@ func killRuns(w *world, task string, kills int, seed uint64, failed func() bool)
 		if err := cmd.Start(); err != nil {
 			w.tb.Fatal(err)
 		}
-		ended := make(chan error, 1)
-		go func() { ended <- cmd.Wait() }()
+		var failure error
+		ended := make(chan struct{})
+		go func() {
+			failure = cmd.Wait()
+			close(ended)
+		}()
 		select {
 		case <-kill:
 			_ = cmd.Process.Kill() // it may have ended by itself
 			<-ended
-		case err := <-ended:
-			if err != nil {
-				w.tb.Fatalf("a run that was not killed: %v", err)
+		case <-ended:
+			if failure != nil {
+				w.tb.Fatalf("a run that was not killed: %v", failure)
 			}
 			usual = (usual + time.Since(began)) / 2
 		}
