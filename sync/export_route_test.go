@@ -2,6 +2,8 @@ package sync_test
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -226,5 +228,51 @@ func TestExportBudget(t *testing.T) {
 	w.complete()
 	if n := w.sim.Stats().TooMany; n != 0 {
 		t.Errorf("%d answers 429", n)
+	}
+}
+
+// Scenario 26 in part: an export that was asked for is taken up again by the next
+// process, with the key and the reference that were kept; no other is asked for.
+func TestScenario26ResumeWhilePolling(t *testing.T) {
+	w := backlog(t, 200, ksefsim.Options{PartSize: 20_000})
+	w.options.Roles = []string{"buyer"}
+	w.sim.Fault(ksefsim.HTMLError("/invoices/exports/*", 2, 502))
+	for range 2 {
+		if _, err := w.cycle(); err == nil {
+			t.Error("a status that could not be read went unnoticed")
+		}
+	}
+	w.resumed()
+}
+
+func TestScenario26ResumeWhileDownloading(t *testing.T) {
+	w := backlog(t, 200, ksefsim.Options{PartSize: 20_000})
+	w.options.Roles = []string{"buyer"}
+	ctx, cancel := context.WithCancel(t.Context())
+	w.sim.Fault(ksefsim.Hold(parts, 1, func(*http.Request) { cancel() }))
+	m, err := ksefsync.Open(ctx, w.options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Cycle(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("a cancelled cycle ended with %v", err)
+	}
+	if err := m.Close(); err != nil {
+		t.Fatal(err)
+	}
+	w.checkAfter(true)
+	w.resumed()
+}
+
+// resumed runs one more cycle and expects all of the buyer's invoices, by the one
+// export that was asked for before.
+func (w *world) resumed() {
+	w.tb.Helper()
+	w.mustCycle()
+	if asked := w.sim.Stats().ByGroup[ksef.GroupExport]; asked != 1 {
+		w.tb.Errorf("%d exports were asked for", asked)
+	}
+	if stored, want := w.status().Invoices, len(w.sim.Listed(company, ksef.Buyer)); stored != want {
+		w.tb.Errorf("%d invoices of %d", stored, want)
 	}
 }

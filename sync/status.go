@@ -116,7 +116,7 @@ func budget(ctx context.Context, d *db.DB, now time.Time) ([]GroupBudget, error)
 		return nil, err
 	}
 	var groups []GroupBudget
-	for _, group := range []ksef.Group{ksef.GroupMetadata, ksef.GroupDownload} {
+	for _, group := range []ksef.Group{ksef.GroupMetadata, ksef.GroupExport, ksef.GroupDownload} {
 		g := GroupBudget{Group: group, PerHour: limits[group].PerHour, Left: limits[group].PerHour}
 		for _, r := range requests {
 			if r.Group == string(group) && g.Left > 0 {

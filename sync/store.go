@@ -112,11 +112,8 @@ func (s *stream) take(ctx context.Context, batch *batch, row *ksef.Metadata, kno
 	}
 	path := s.path(row, number)
 	// The folder has it when a crash came between writing the file and committing
-	// its row, or when the database was lost.
+	// its row, or when the database was lost. Whatever else is there, Put will tell.
 	xml, err := s.invoices.Read(path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return false, err
-	}
 	if err != nil || hashOf(xml) != row.InvoiceHash {
 		var reason string
 		xml, reason, err = s.download(ctx, number, row.InvoiceHash)

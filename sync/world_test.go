@@ -247,6 +247,9 @@ func (w *world) checkAfter(trouble bool) {
 	if err != nil {
 		w.tb.Fatalf("check: %v", err)
 	}
+	if left, err := os.ReadDir(filepath.Join(w.dir, "packages")); err != nil || len(left) > 0 && !trouble {
+		w.tb.Errorf("check: packages/ holds %v: %v", left, err)
+	}
 	streams, err := d.Streams(w.tb.Context())
 	if err != nil {
 		w.tb.Fatalf("check: %v", err)
