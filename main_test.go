@@ -175,7 +175,10 @@ func TestExitCodes(t *testing.T) {
 
 	p = newPlace(t)
 	p.sim.Fault(ksefsim.HTMLError("", 0, 503))
-	p.want(1, nil, "sync")
+	p.want(1, []string{"HTTP 503"}, "sync")
+	p.sim.ClearFaults()
+	p.sim.Fault(ksefsim.Reset("", 0))
+	p.want(1, []string{"KSeF could not be reached"}, "sync")
 }
 
 // A second process is told that the mirror is taken (exit 4); SIGTERM ends the

@@ -91,7 +91,10 @@ func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io
 
 // hintFor says what to try, for errors whose text cannot know.
 func hintFor(err error) string {
+	var refused *ksef.Error
 	switch {
+	case errors.As(err, &refused) && refused.HTTPStatus == 0:
+		return "KSeF could not be reached: check the network, the proxy and api_url. Nothing is lost; try again."
 	case errors.Is(err, ksefsync.ErrLocked):
 		return "The daemon may be running: it does the same work by itself. Stop it first, or wait until the other command has ended."
 	case errors.Is(err, tree.ErrNotMounted):
