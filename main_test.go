@@ -225,6 +225,9 @@ func TestRunAndStop(t *testing.T) {
 		t.Errorf("the log shows a secret or a NIP:\n%s", log.String())
 	}
 	close(release)
+	if out, _ := p.run("", "status"); strings.Contains(out, "canceled") {
+		t.Errorf("status takes a stop for an error:\n%s", out)
+	}
 	p.want(0, nil, "sync")
 	p.want(0, []string{"30 invoices checked, 0 missing"}, "verify")
 }

@@ -76,6 +76,9 @@ func (m *Mirror) Cycle(ctx context.Context) (Report, error) {
 		s.report.Err = s.run(ctx)
 		s.report.Waiting = len(s.waiting)
 		report.Streams = append(report.Streams, s.report)
+		if ctx.Err() != nil {
+			return report, ctx.Err() // stopped: neither a success nor an error worth a record
+		}
 		if err := s.record(ctx); err != nil {
 			return report, err
 		}
@@ -432,6 +435,5 @@ func (s *stream) record(ctx context.Context) error {
 	if s.report.Err != nil && !limited(s.report.Err) {
 		run.Err = s.report.Err.Error()
 	}
-	// A cancelled cycle is recorded too, or status would show a success.
-	return s.db.RecordRun(context.WithoutCancel(ctx), run)
+	return s.db.RecordRun(ctx, run)
 }
