@@ -40,7 +40,11 @@ func routes(r ksefsync.Report) string {
 // A backlog comes in packages, under production limits within the hour; what is
 // new afterwards comes singly.
 func TestBacklogByPackages(t *testing.T) {
-	w := backlog(t, 3000, ksefsim.Options{Limits: ksef.DefaultLimits()})
+	n := 3000
+	if testing.Short() {
+		n = 500
+	}
+	w := backlog(t, n, ksefsim.Options{Limits: ksef.DefaultLimits()})
 	report := w.mustCycle()
 	w.complete()
 	stats := w.sim.Stats()
