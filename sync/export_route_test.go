@@ -133,6 +133,10 @@ func TestScenario23To37Exports(t *testing.T) {
 				w.clock.advance(2 * time.Hour)
 			}
 			w.complete()
+			sound := map[string]bool{"23 with BOM": true, "27 slow": true, "37 absent": true, "65 hash of an invoice": true}[name]
+			if refused := strings.Contains(w.log.String(), "export came to nothing"); refused == sound {
+				t.Errorf("a package was refused: %v", refused)
+			}
 			if left := w.status().Waiting; len(left) != 0 {
 				t.Errorf("waiting: %+v", left)
 			}
