@@ -394,7 +394,7 @@ func (s *stream) write(ctx context.Context, batch *batch, known map[string]db.Kn
 // packageContinuation is continuation for a package.
 func packageContinuation(p *ksef.Package, metadata []ksef.Metadata, to ksef.Timestamp) (next ksef.Timestamp, more bool, err error) {
 	if p.HWM == "" {
-		return "", false, fmt.Errorf("KSeF named no high water mark, so nothing is known to be complete: %w", errStuck)
+		return "", false, fmt.Errorf("KSeF named no high water mark, so nothing is known to be complete: %w", errExport)
 	}
 	full := p.IsTruncated || len(metadata) >= packageFull
 	if !full {
@@ -408,7 +408,7 @@ func packageContinuation(p *ksef.Package, metadata []ksef.Metadata, to ksef.Time
 		last = slices.MaxFunc(metadata, func(a, b ksef.Metadata) int { return a.Stored.Compare(b.Stored) }).Stored
 	}
 	if last == "" {
-		return "", false, fmt.Errorf("KSeF cut a package short without saying where: %w", errStuck)
+		return "", false, fmt.Errorf("KSeF cut a package short without saying where: %w", errExport)
 	}
 	if last.Compare(p.HWM) >= 0 {
 		return p.HWM, false, nil

@@ -98,6 +98,7 @@ func TestScenario23To37Exports(t *testing.T) {
 		"23 with BOM": {Times: 2, Package: func(p *ksefsim.Package) {
 			p.Metadata().Data = append([]byte("\xef\xbb\xbf"), p.Metadata().Data...)
 		}},
+		"07 no mark":     {Times: 2, Answer: func(a map[string]any) { a["package"].(map[string]any)["permanentStorageHwmDate"] = nil }},
 		"24 XML missing": {Times: 2, Package: func(p *ksefsim.Package) { p.Entries = p.Entries[1:] }},
 		"24 XML extra": {Times: 2, Package: func(p *ksefsim.Package) {
 			extra, err := ksef.NewNumber("5265877635-20261101-0100001AF629")
