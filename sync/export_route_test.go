@@ -218,6 +218,9 @@ func TestScenario32LinksExpire(t *testing.T) {
 	})
 	w.mustCycle()
 	w.complete()
+	if strings.Contains(w.log.String(), "export came to nothing") {
+		t.Error("the export was given up instead of asking for fresh links")
+	}
 }
 
 // Scenario 44 and the budget: exports are refused when the hour's are used up,
@@ -231,6 +234,9 @@ func TestExportBudget(t *testing.T) {
 		budget := asBudget(err)
 		if err != nil && budget == nil {
 			t.Fatal(err)
+		}
+		if w.sim.Stats().ByGroup[ksef.GroupDownload] == 0 {
+			t.Fatal("without a package to be had nothing came singly")
 		}
 		w.clock.advance(30 * time.Minute)
 	}
