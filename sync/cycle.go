@@ -266,9 +266,11 @@ func (s *stream) window(ctx context.Context, from, to ksef.Timestamp) (next ksef
 			return "", false, err
 		}
 		is.listed, is.more = true, more
-		if is.unknown, err = s.unknown(ctx, page.Invoices); err != nil {
+		known, err := s.known(ctx, page.Invoices)
+		if err != nil {
 			return "", false, err
 		}
+		is.unknown = len(page.Invoices) - len(known)
 		way, why = plan(is)
 	}
 	s.Log.Debug("planned", "role", s.role, "by_package", way == package_, "why", why)
@@ -299,16 +301,6 @@ func (s *stream) withoutExports(err error) (time.Duration, bool) {
 		return exportPause, true
 	}
 	return exportPause, errors.As(err, &refused) && refused.HTTPStatus == http.StatusBadRequest
-}
-
-// unknown counts the rows that are not stored yet.
-func (s *stream) unknown(ctx context.Context, rows []ksef.Metadata) (int, error) {
-	numbers := make([]string, len(rows))
-	for i, row := range rows {
-		numbers[i] = row.KSeFNumber
-	}
-	known, err := s.db.Known(ctx, numbers)
-	return len(rows) - len(known), err
 }
 
 // windowEnd is the end of the window that starts at from: "" (until now) for the

@@ -22,25 +22,25 @@ import (
 // in repeated work. Downloads dominate here, so larger gains nothing.
 const commitEvery = 20
 
+// known gives those of the rows that are stored, by KSeF number.
+func (s *stream) known(ctx context.Context, rows []ksef.Metadata) (map[string]db.Known, error) {
+	numbers := make([]string, len(rows))
+	for i, row := range rows {
+		numbers[i] = row.KSeFNumber
+	}
+	return s.db.Known(ctx, numbers)
+}
+
 // store mirrors the rows of one page, ascending by date, and moves the stream's
 // position to next when all are dealt with; "" moves it nowhere. When it returns
 // an error, what came before is kept, and the position is at the first row that
 // was not dealt with.
 func (s *stream) store(ctx context.Context, rows []ksef.Metadata, next ksef.Timestamp) error {
-	numbers := make([]string, len(rows))
-	for i, row := range rows {
-		numbers[i] = row.KSeFNumber
-	}
-	known, err := s.db.Known(ctx, numbers)
+	known, err := s.known(ctx, rows)
 	if err != nil {
 		return err
 	}
-	s.progress.Role, s.progress.Pending = s.role, 0
-	for _, number := range numbers {
-		if _, stored := known[number]; !stored {
-			s.progress.Pending++
-		}
-	}
+	s.progress.Role, s.progress.Pending = s.role, len(rows)-len(known)
 	s.showProgress(0)
 
 	batch := newBatch(s)
