@@ -803,18 +803,3 @@ func TestSignedLoginRequestMustBeXML(t *testing.T) {
 		t.Errorf("with the issuer checked the login ended %+v, want 460", got)
 	}
 }
-
-// Whatever is sent, the answer is one of the specification's.
-func FuzzSignedLogin(f *testing.F) {
-	s := newSim(f, ksefsim.Options{}, contract.WrapAnswers)
-	for _, with := range []credential{certify(f, ecKey(f, elliptic.P256()), seal), onlyPSS(f, certify(f, rsaKey(), seal))} {
-		f.Add([]byte(s.sign(s.document(), with, start)))
-	}
-	f.Add([]byte(`<a xmlns:ds="http://www.w3.org/2000/09/xmldsig#"><ds:Signature/></a>`))
-	f.Fuzz(func(t *testing.T, body []byte) {
-		s.t = t
-		if r := s.send(string(body)); r.err != nil || r.status != 400 && r.status != 202 {
-			t.Errorf("answered %d %s, %v", r.status, r.body, r.err)
-		}
-	})
-}
