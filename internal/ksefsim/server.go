@@ -51,7 +51,8 @@ type Server struct {
 	everyone    ksef.Context
 	log         *slog.Logger
 	mux         *http.ServeMux
-	secret      []byte // signs bearer tokens and links to parts
+	secret      []byte  // signs bearer tokens and links to parts
+	issuer      *issuer // signs KSeF certificates
 
 	mutex   sync.Mutex // guards what follows; never held while a fault or a client is waited for
 	limits  ksef.Limits
@@ -64,6 +65,8 @@ type Server struct {
 	tokensRefused bool
 	permissions   map[permission]bool
 	certified     map[fingerprint]*certificate // of which something was said
+	issued        []*issued                    // KSeF certificates
+	enrollments   map[string]*enrollment       // by reference number
 	challenges    map[string]time.Time         // when each was given; removed when used
 	logins        map[string]*login            // by reference number
 	bearers       map[string]*bearer
@@ -116,6 +119,7 @@ func New(options Options) *Server {
 		tokens:      make(map[string]*ksefToken),
 		permissions: make(map[permission]bool),
 		certified:   make(map[fingerprint]*certificate),
+		enrollments: make(map[string]*enrollment),
 		challenges:  make(map[string]time.Time),
 		logins:      make(map[string]*login),
 		bearers:     make(map[string]*bearer),
@@ -137,6 +141,7 @@ func New(options Options) *Server {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	s.keys = newKeys(s.now())
+	s.issuer = newIssuer(s.now())
 
 	s.route("POST /auth/challenge", groupPublic, anyone, reply(http.StatusOK, s.challenge))
 	s.route("POST /auth/ksef-token", groupPublic, anyone, reply(http.StatusAccepted, s.tokenLogin))
@@ -145,6 +150,13 @@ func New(options Options) *Server {
 	s.route("POST /auth/token/redeem", groupPublic, operationToken, reply(http.StatusOK, s.redeem))
 	s.route("POST /auth/token/refresh", groupPublic, refreshToken, reply(http.StatusOK, s.refresh))
 	s.route("DELETE /auth/sessions/current", ksef.GroupOther, sessionToken, s.logout)
+	s.route("GET /certificates/limits", ksef.GroupOther, accessToken, reply(http.StatusOK, s.certificateLimits))
+	s.route("GET /certificates/enrollments/data", ksef.GroupOther, accessToken, reply(http.StatusOK, s.enrollmentData))
+	s.route("POST /certificates/enrollments", ksef.GroupOther, accessToken, reply(http.StatusAccepted, s.enroll))
+	s.route("GET /certificates/enrollments/{referenceNumber}", ksef.GroupOther, accessToken, reply(http.StatusOK, s.enrollmentStatus))
+	s.route("POST /certificates/retrieve", ksef.GroupOther, accessToken, reply(http.StatusOK, s.retrieveCertificates))
+	s.route("POST /certificates/query", ksef.GroupOther, accessToken, reply(http.StatusOK, s.queryCertificates))
+	s.route("POST /certificates/{certificateSerialNumber}/revoke", ksef.GroupOther, accessToken, s.revokeCertificate)
 	s.route("GET /security/public-key-certificates", groupPublic, anyone, reply(http.StatusOK, s.certificates))
 	s.route("GET /rate-limits", ksef.GroupOther, accessToken, reply(http.StatusOK, s.rateLimits))
 	s.route("POST /invoices/query/metadata", ksef.GroupMetadata, accessToken, reply(http.StatusOK, s.queryMetadata))

@@ -129,16 +129,23 @@ func (s *Server) xadesLogin(r *http.Request, _ *login) (any, *refusal) {
 	if at := document.signingTime; at.After(now) || at.Before(given.Truncate(time.Second).Add(-time.Minute)) {
 		return nil, badSignature("Nieprawidłowy czas podpisu.")
 	}
-	subject, refused := identify(document.certificate, request)
-	if refused != nil {
-		return nil, refused
+	l := &login{context: request.context}
+	own := s.find(document.certificate)
+	if own != nil {
+		l.signed = &signedWith{own.Certificate, own.owner}
+		l.method = loginMethod{"InternalCertificate", "XadesSignature", "xades.ksef-certificate", "Certyfikat KSeF"}
+	} else {
+		subject, refused := identify(document.certificate, request)
+		if refused != nil {
+			return nil, refused
+		}
+		l.signed = &signedWith{document.certificate, subject}
+		l.method = methodOf(document.certificate, subject)
 	}
-	l := &login{
-		context: request.context,
-		method:  methodOf(document.certificate, subject),
-		signed:  &signedWith{document.certificate, subject},
+	l.status, l.detail = s.judgeCertificate(l, checkIssuer && own == nil, now)
+	if own != nil && l.status == 200 {
+		own.lastUsed = now
 	}
-	l.status, l.detail = s.judgeCertificate(l, checkIssuer, now)
 	return s.begin(l, now), nil
 }
 
@@ -297,17 +304,18 @@ func methodOf(c *x509.Certificate, subject Subject) loginMethod {
 }
 
 // judgeCertificate decides on a login with a valid signature (open-api,
-// AuthenticationOperationStatusResponse). The mutex is held.
-func (s *Server) judgeCertificate(l *login, checkIssuer bool, now time.Time) (status int, detail string) {
+// AuthenticationOperationStatusResponse). untrusted says that nobody vouches for the
+// certificate and that the client wants someone to. The mutex is held.
+func (s *Server) judgeCertificate(l *login, untrusted bool, now time.Time) (status int, detail string) {
 	signed := l.signed.certificate
 	state := s.certified[sha256.Sum256(signed.Raw)]
 	if state == nil {
 		state = new(certificate)
 	}
 	switch {
-	case now.Before(signed.NotBefore) || now.After(signed.NotAfter) || !state.ends.IsZero() && !now.Before(state.ends):
+	case now.Before(signed.NotBefore) || !now.Before(s.endOf(signed)):
 		return 460, "Nieważny certyfikat"
-	case checkIssuer:
+	case untrusted:
 		return 460, "Niezaufany łańcuch certyfikatów"
 	case state.revoked:
 		return 460, "Certyfikat odwołany"
