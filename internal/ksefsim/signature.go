@@ -33,8 +33,8 @@ const (
 )
 
 // digestMethods and signatureMethods are the algorithms that are accepted. KSeF
-// lists SHA-1 and SHA-3 too (podpis-xades.md), but PROD has refused the former
-// (issue 215 of ksef-client-csharp) and nobody has been seen to use the latter.
+// lists SHA-1 and SHA-3 too (podpis-xades.md), but PROD has been seen to refuse the
+// former, and nobody to use the latter.
 var (
 	digestMethods = map[string]crypto.Hash{
 		"http://www.w3.org/2001/04/xmlenc#sha256":       crypto.SHA256,

@@ -35,9 +35,9 @@ var skeleton string
 // 2048 bits, or ECDSA on P-256 or P-384. at is put into the signature as the time
 // of signing, in UTC and whole seconds, rounded down.
 //
-// An RSA key signs with PKCS#1 v1.5: KSeF lists RSASSA-PSS too, but has refused it
-// (issue 162 of its repository). PSS is used where the certificate allows nothing
-// else, its key being an RSASSA-PSS key (RFC 4055, 1.2).
+// An RSA key signs with PKCS#1 v1.5: KSeF lists RSASSA-PSS too, but users have seen
+// it refused. PSS is used where the certificate allows nothing else, its key being
+// an RSASSA-PSS key (RFC 4055, 1.2).
 func Sign(document []byte, key crypto.Signer, certificate *x509.Certificate, at time.Time) ([]byte, error) {
 	by, err := methodFor(key, certificate)
 	if err != nil {
