@@ -28,14 +28,14 @@ const (
 	retryInstantAfter = 24 * time.Hour
 )
 
-// behind is the first instant after at, by the smallest step that KSeF writes.
+// behind is the first instant after at.
 func behind(at ksef.Timestamp) ksef.Timestamp {
-	return ksef.Timestamp(at.Time().Add(100 * time.Nanosecond).Format("2006-01-02T15:04:05.0000000Z"))
+	return ksef.Timestamp(at.Time().Add(smallestStep).Format("2006-01-02T15:04:05.0000000Z"))
 }
 
-// storeInstant stores every invoice of one permanent storage date, however many
-// there are, and moves the stream behind it. An instant that KSeF does not give
-// as a whole is set aside: it holds the watermark, and the stream goes on.
+// storeInstant stores every invoice of one permanent storage date and moves the
+// stream behind it. If they are best fetched by packages, it only begins with it:
+// the next turns do the work.
 func (s *stream) storeInstant(ctx context.Context, at ksef.Timestamp) error {
 	first, err := s.query(ctx, ksef.Query{From: at, To: at}, 0)
 	if err != nil {
@@ -45,29 +45,27 @@ func (s *stream) storeInstant(ctx context.Context, at ksef.Timestamp) error {
 	if err != nil {
 		return err
 	}
-	way, why := plan(situation{
-		listed: true, unknown: len(first.Invoices) - len(known), more: first.HasMore || first.IsTruncated,
-		noExports: s.withoutPackages(),
-	})
-	s.Log.Debug("planned an instant", "role", s.role, "by_package", way == package_, "why", why)
-	if way == package_ {
-		p := &partition{at: at, hwm: s.hwm, pending: []ksef.Filter{{}}, listed: map[string]bool{}}
-		s.partitions[s.role] = p
-		err := s.complete(ctx, p)
-		if !errors.Is(err, errNoPackage) || p.divided {
-			return err
-		}
-		delete(s.partitions, s.role)
-		s.Log.Warn("no package is to be had, going on with single downloads", "role", s.role, "err", err)
+	is, err := s.situation(ctx)
+	if err != nil {
+		return err
+	}
+	is.listed, is.more = true, first.HasMore || first.IsTruncated
+	is.unknown = len(first.Invoices) - len(known)
+	way, why := plan(is)
+	s.report.Reason = fmt.Sprintf("%s: %s", way, why)
+	s.Log.Debug("planned an instant", "role", s.role, "instant", at, "reason", s.report.Reason)
+	switch way {
+	case wait:
+		return &ksef.BudgetError{Group: ksef.GroupExport, Until: s.Now().Add(is.nextExport)}
+	case package_:
+		s.partitions[s.role] = &partition{at: at, hwm: s.hwm, pending: []ksef.Filter{{}}, listed: map[string]bool{}}
+		return nil
 	}
 	if err := s.storePages(ctx, at, first); err != nil {
 		return err
 	}
 	return s.leaveInstant(ctx, at)
 }
-
-// withoutPackages tells whether KSeF would not make a package now.
-func (s *stream) withoutPackages() bool { return s.Now().Before(s.noExports[s.role]) }
 
 // storePages stores the invoices of one instant page by page; the first page is
 // there. Only here are pages numbered, and rows have been seen to shift between
@@ -155,46 +153,36 @@ var (
 	errFilter = errors.New("KSeF refuses the filter")
 )
 
-// resumePartition goes on with the instant that an earlier cycle left.
-func (s *stream) resumePartition(ctx context.Context) error {
-	p := s.partitions[s.role]
-	if p == nil {
-		return nil
-	}
-	err := s.complete(ctx, p)
-	behindIt := p.at.Compare(s.position) < 0 // one that was tried again
-	if errors.Is(err, ksef.ErrNothingNew) || behindIt && errors.Is(err, ErrStuck) {
+// nextPart stores one part of a partition, and leaves the instant after the last.
+func (s *stream) nextPart(ctx context.Context, p *partition) error {
+	last := len(p.pending) - 1
+	pack, err := s.storePart(ctx, p, p.pending[last])
+	triedAgain := p.at.Compare(s.position) < 0
+	switch {
+	case errors.Is(err, errFilter):
+		p.refused = err
+	case errors.Is(err, errNoPackage) && !p.divided, errors.Is(err, ErrStuck) && triedAgain, errors.Is(err, ksef.ErrNothingNew):
+		// Without a package the next plan finds another way; an instant that was
+		// tried again is due another day, and what is behind it goes on.
 		s.Log.Warn("instant is not complete yet", "role", s.role, "instant", p.at, "err", err)
+		delete(s.partitions, s.role)
 		return nil
+	case err != nil:
+		return err
 	}
-	return err
-}
-
-// complete stores what is left of a partition, part by part.
-func (s *stream) complete(ctx context.Context, p *partition) error {
-	for len(p.pending) > 0 {
-		last := len(p.pending) - 1
-		filter := p.pending[last]
-		pack, err := s.storePart(ctx, p, filter)
-		if errors.Is(err, errFilter) {
-			p.refused, p.pending = err, p.pending[:last]
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		p.pending = p.pending[:last]
-		var parts []ksef.Filter
-		if pack.full {
-			parts = divide(filter, pack.rows)
-			p.indivisible = p.indivisible || parts == nil
-			p.divided = true
-		}
-		p.pending = append(p.pending, parts...)
-		for _, row := range pack.rows {
-			p.listed[row.KSeFNumber] = p.listed[row.KSeFNumber] || parts == nil
-		}
-		s.Log.Debug("stored a part of an instant", "role", s.role, "instant", p.at, "invoices", len(pack.rows), "whole", !pack.full, "left", len(p.pending))
+	var parts []ksef.Filter
+	if pack.full {
+		parts = divide(p.pending[last], pack.rows)
+		p.indivisible = p.indivisible || parts == nil
+		p.divided = true
+	}
+	p.pending = append(p.pending[:last], parts...)
+	for _, row := range pack.rows {
+		p.listed[row.KSeFNumber] = p.listed[row.KSeFNumber] || parts == nil
+	}
+	s.Log.Debug("stored a part of an instant", "role", s.role, "instant", p.at, "invoices", len(pack.rows), "whole", !pack.full, "left", len(p.pending))
+	if len(p.pending) > 0 {
+		return nil
 	}
 	delete(s.partitions, s.role)
 	if s.hwm == "" {
@@ -230,16 +218,17 @@ func (p *partition) problem() string {
 // storePart stores a part by a package. Used up limits are no reason to do
 // without: nothing else would do, so the cycle ends and the next one goes on.
 func (s *stream) storePart(ctx context.Context, p *partition, filter ksef.Filter) (taken, error) {
-	if s.withoutPackages() {
-		return taken{}, fmt.Errorf("invoices of %s: %w", p.at, errNoPackage)
-	}
-	pack, err := s.exportPart(ctx, p, filter)
-	var budget *ksef.BudgetError
-	if errors.Is(err, errFilter) || errors.As(err, &budget) {
+	is, err := s.situation(ctx)
+	if err != nil {
 		return taken{}, err
 	}
-	if pause, without := s.withoutExports(err); without {
-		s.noExports[s.role] = s.Now().Add(pause)
+	if is.refused {
+		return taken{}, fmt.Errorf("invoices of %s: %w", p.at, errNoPackage)
+	}
+	s.report.Reason = fmt.Sprintf("%s: %s", package_, "many invoices were stored at one instant")
+	pack, err := s.exportPart(ctx, p, filter)
+	var budget *ksef.BudgetError
+	if !errors.Is(err, errFilter) && !errors.As(err, &budget) && s.doesWithoutExports(err) {
 		return taken{}, fmt.Errorf("invoices of %s: %w: %w", p.at, errNoPackage, err)
 	}
 	return pack, err
@@ -273,8 +262,20 @@ func (s *stream) leaveInstant(ctx context.Context, at ksef.Timestamp) error {
 		batch.rows.Released = append(batch.rows.Released, db.Release{Quarantined: name})
 		delete(s.waiting, name)
 	}
+	return s.moveBehind(ctx, batch, at)
+}
+
+// moveBehind commits the last of an instant. One that was tried again lies before
+// the stream's position already, and moves nothing.
+func (s *stream) moveBehind(ctx context.Context, batch *batch, at ksef.Timestamp) error {
 	batch.reached = behind(at)
-	return batch.commit(ctx)
+	if err := batch.commit(ctx); err != nil {
+		return err
+	}
+	if next := behind(at); next.Compare(s.from) > 0 {
+		s.from = next
+	}
+	return nil
 }
 
 // setInstantAside moves the stream behind an instant of which not everything is
@@ -289,8 +290,7 @@ func (s *stream) setInstantAside(ctx context.Context, p *partition, problem stri
 	s.Log.Error("instant could not be mirrored as a whole", "role", s.role, "instant", p.at, "reason", q.Reason)
 	batch := newBatch(s)
 	batch.setAside(q)
-	batch.reached = behind(p.at)
-	return batch.commit(ctx)
+	return s.moveBehind(ctx, batch, p.at)
 }
 
 // instantName stands for an instant where the number of an invoice in quarantine
