@@ -169,8 +169,8 @@ type stream struct {
 	hwm     ksef.Timestamp
 	started time.Time      // of its first turn in this cycle; zero before
 	first   ksef.Timestamp // where that began
-	// from is where the next turn's window starts: at position, or behind an
-	// instant that is stored although the position stays at it.
+	// from is where the next turn's window starts. It may be ahead of position,
+	// which never passes the high water mark.
 	from      ksef.Timestamp
 	continued bool // the last package did not bring all of its window
 	report    StreamReport

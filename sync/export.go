@@ -112,9 +112,6 @@ func (s *stream) resume(ctx context.Context) error {
 			}
 			continue
 		}
-		if p := s.partitions[s.role]; p != nil && p.asked.ID == e.ID {
-			continue
-		}
 		pack, err := s.finish(ctx, e)
 		if err == nil && pack.more && pack.next.Compare(ksef.Timestamp(e.From)) == 0 {
 			err = s.storeInstant(ctx, pack.next)

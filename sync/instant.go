@@ -235,7 +235,8 @@ func (s *stream) storePart(ctx context.Context, p *partition, filter ksef.Filter
 }
 
 // exportPart takes up the export that was asked for in an earlier cycle, or asks
-// for one.
+// for one. If resume has stored it meanwhile, its package is read once more, which
+// costs no budget.
 func (s *stream) exportPart(ctx context.Context, p *partition, filter ksef.Filter) (taken, error) {
 	if p.asked.ID == 0 {
 		asked, err := s.ask(ctx, ksef.Query{From: p.at, To: p.at, Filter: filter})
@@ -249,7 +250,7 @@ func (s *stream) exportPart(ctx context.Context, p *partition, filter ksef.Filte
 	}
 	pack, err := s.finish(ctx, p.asked)
 	if err == nil || errors.Is(err, errExport) || errors.Is(err, ksef.ErrNothingNew) {
-		p.asked = db.Export{} // finish has forgotten it
+		p.asked = db.Export{}
 	}
 	return pack, err
 }
