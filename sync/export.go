@@ -308,7 +308,7 @@ func (s *stream) storePackage(ctx context.Context, e db.Export, p *ksef.Package,
 	}
 	s.report.Listed += len(numbers)
 	pack := taken{rows: metadata, full: p.IsTruncated || len(metadata) >= packageFull}
-	s.progress.Role, s.progress.Pending = s.role, len(numbers)-len(known)
+	s.progress.Role, s.progress.Pending, s.progress.Package = s.role, len(numbers)-len(known), true
 	s.showProgress(0)
 
 	// Of one instant it may be a part, told apart by a filter, and says nothing of
