@@ -138,8 +138,9 @@ type partition struct {
 	pending []ksef.Filter  // the parts that are not stored; the last is next
 	divided bool
 	asked   db.Export // of the next part, while KSeF prepares it; else without an ID
-	// listed has every invoice that a package brought, and whether it was one that
-	// must not be missing from its part: at the end all are.
+	// listed has the number of every invoice that came, and whether it came in a
+	// part that was not divided further. In the end all did, unless KSeF's filters
+	// leave some out.
 	listed map[string]bool
 	// indivisible says that a part was cut short and that no filter divides it.
 	indivisible bool
