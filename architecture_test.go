@@ -23,6 +23,7 @@ var imports = map[string][]string{
 	"ksefmirror/db/dictionary":             {},
 	"ksefmirror/parse":                     {},
 	"ksefmirror/internal/config":           {},
+	"ksefmirror/internal/credential":       {},
 	"ksefmirror/internal/ksef":             {},
 	"ksefmirror/internal/tree":             {},
 	"ksefmirror/internal/ksefsim":          {"internal/ksef"},
