@@ -38,6 +38,16 @@ func TestSecretOpenToOthers(t *testing.T) {
 				t.Errorf("got %q, %v; want an error with the chmod to run", got, err)
 			}
 
+			if got, err := (Reference{"file", path}).ReadPassphrase(); got != "" || err == nil {
+				t.Errorf("passphrase: got %q, %v", got, err)
+			}
+			if got, err := (Reference{"file", path}).ReadKey(); got != nil || err == nil {
+				t.Errorf("key: got %q, %v", got, err)
+			}
+			if got, err := (Reference{"file", path}).ReadCertificate(); string(got) != "hunter2" || err != nil {
+				t.Errorf("certificate: got %q, %v; it is public", got, err)
+			}
+
 			config := filepath.Join(folder, "config.toml")
 			write(t, config, replace(t, good, "env:ACME_TOKEN", "file:"+path))
 			var problems Problems

@@ -20,7 +20,7 @@ func check(certificate *x509.Certificate, now time.Time) []string {
 	var wrong []string
 	if !usable(certificate.PublicKey) {
 		wrong = append(wrong, fmt.Sprintf("its key is %s, which KSeF does not accept; want RSA with at least %d bits, or EC on the curve P-256 or P-384",
-			describeKey(certificate.PublicKey), minRSABits))
+			DescribeKey(certificate.PublicKey), minRSABits))
 	}
 	switch {
 	case now.Before(certificate.NotBefore):
@@ -96,8 +96,8 @@ func usable(key crypto.PublicKey) bool {
 	return false
 }
 
-// describeKey names the kind and size of a key, such as "an RSA key of 2048 bits".
-func describeKey(key crypto.PublicKey) string {
+// DescribeKey names the kind and size of a key, such as "an RSA key of 2048 bits".
+func DescribeKey(key crypto.PublicKey) string {
 	switch key := key.(type) {
 	case *rsa.PublicKey:
 		return fmt.Sprintf("an RSA key of %d bits", key.N.BitLen())

@@ -270,7 +270,7 @@ func parsePKCS12(file []byte, passphrase string) (crypto.Signer, *x509.Certifica
 		}
 	}
 	return nil, nil, fmt.Errorf("none of its %d certificates is that of its private key, which is %s; export the two together",
-		1+len(others), describeKey(key.Public()))
+		1+len(others), DescribeKey(key.Public()))
 }
 
 // isBMP reports whether PKCS#12 can have been made with the passphrase: it knows
