@@ -49,10 +49,17 @@ func TestSecretOpenToOthers(t *testing.T) {
 			}
 
 			config := filepath.Join(folder, "config.toml")
-			write(t, config, replace(t, good, "env:ACME_TOKEN", "file:"+path))
-			var problems Problems
-			if _, err := Load(config, nil); !errors.As(err, &problems) || len(problems) != 1 || problems[0].Key != "mirror.acme.auth.token" {
-				t.Errorf("Load: got %v, want the secret as its one problem", err)
+			for key, auth := range map[string]string{
+				"token":       `token = "file:` + path + `"`,
+				"private_key": "method = \"certificate\"\ncertificate = \"cred:acme.crt\"\nprivate_key = \"file:" + path + `"`,
+				"pkcs12":      "method = \"certificate\"\npkcs12 = \"file:" + path + `"`,
+				"passphrase":  "method = \"certificate\"\npkcs12 = \"cred:acme.p12\"\npassphrase = \"file:" + path + `"`,
+			} {
+				write(t, config, replace(t, good, `token = "cred:unit.token"`, auth))
+				var problems Problems
+				if _, err := Load(config, nil); !errors.As(err, &problems) || len(problems) != 1 || problems[0].Key != "mirror.Unit-7.auth."+key {
+					t.Errorf("Load: got %v, want %s as its one problem", err, key)
+				}
 			}
 		})
 	}

@@ -356,6 +356,7 @@ func TestPKCS12Problems(t *testing.T) {
 		}(), passphrase, []string{"pkcs12", "private key missing"}},
 		{"ended", encodePKCS12(t, pkcs12.Modern, key, old, nil, passphrase), passphrase, []string{"pkcs12", "it ended on 2027-03-01 11:59 UTC"}},
 		{"certificate", toPEM(t, certificate), passphrase, []string{"pkcs12", "it is a certificate, not a PKCS#12 file"}},
+		{"key after its parameters", file(t, "ec.sec1.pem"), passphrase, []string{"pkcs12", "it is a private key, not a PKCS#12 file"}},
 		{"key", toPEM(t, key), passphrase, []string{"pkcs12", "it is a private key, not a PKCS#12 file"}},
 		{"cut short", good[:len(good)/2], passphrase, []string{"pkcs12", "not a PKCS#12 file, or it is damaged"}},
 		{"empty", nil, passphrase, []string{"pkcs12", "the file is empty"}},
@@ -437,57 +438,85 @@ func TestReportsEverything(t *testing.T) {
 	wantProblems(t, got, err, "private_key", "not the key of the certificate", "certificate", "P-521", "certificate", "it ended on", "certificate", "type Offline")
 }
 
-// TestDamagedKeysCostNothing has files that ask for absurd work. Each would take
-// hours, or all memory.
-func TestDamagedKeysCostNothing(t *testing.T) {
-	marshal := func(value any) []byte {
-		t.Helper()
-		data, err := asn1.Marshal(value)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return data
-	}
-	algorithm := func(id asn1.ObjectIdentifier, parameters any) pkix.AlgorithmIdentifier {
-		return pkix.AlgorithmIdentifier{Algorithm: id, Parameters: asn1.RawValue{FullBytes: marshal(parameters)}}
-	}
-	type pbkdf2 struct {
+// The parameters of PKCS#8, as the tests of damaged keys write them.
+type (
+	testPBKDF2 struct {
 		Salt       []byte
 		Iterations int
 	}
-	type scrypt struct {
+	testScrypt struct {
 		Salt               []byte
 		N, BlockSize, Runs int
 	}
-	pbkdf2ID, scryptID := asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 5, 12}, asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 11591, 4, 11}
-	aes := asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 1, 42}
-	salt, vector, data := make([]byte, 16), make([]byte, 16), make([]byte, 64)
+)
 
+var (
+	pbes2ID  = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 5, 13}
+	pbkdf2ID = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 5, 12}
+	scryptID = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 11591, 4, 11}
+	aes256ID = asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 1, 42}
+)
+
+func marshal(t *testing.T, value any) []byte {
+	t.Helper()
+	data, err := asn1.Marshal(value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func algorithm(t *testing.T, id asn1.ObjectIdentifier, parameters any) pkix.AlgorithmIdentifier {
+	t.Helper()
+	return pkix.AlgorithmIdentifier{Algorithm: id, Parameters: asn1.RawValue{FullBytes: marshal(t, parameters)}}
+}
+
+// encryptedPEM is a file with an encrypted key of these parts.
+func encryptedPEM(t *testing.T, derivation pkix.AlgorithmIdentifier, vector, data []byte) []byte {
+	t.Helper()
+	scheme := struct{ Derivation, Encryption pkix.AlgorithmIdentifier }{derivation, algorithm(t, aes256ID, vector)}
+	return toPEM(t, &pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: marshal(t, encryptedPrivateKey{algorithm(t, pbes2ID, scheme), data})})
+}
+
+// TestDamagedKeysCostNothing has files that ask for absurd work. Each would take
+// hours, or all memory.
+func TestDamagedKeysCostNothing(t *testing.T) {
+	salt, vector, data := make([]byte, 16), make([]byte, 16), make([]byte, 64)
 	for _, test := range []struct {
-		name       string
-		derivation pkix.AlgorithmIdentifier
-		vector     []byte
-		data       []byte
+		name         string
+		id           asn1.ObjectIdentifier
+		parameters   any
+		vector, data []byte
 	}{
-		{"iterations", algorithm(pbkdf2ID, pbkdf2{salt, 2_000_000_000}), vector, data},
-		{"no iterations", algorithm(pbkdf2ID, pbkdf2{salt, 0}), vector, data},
-		{"negative iterations", algorithm(pbkdf2ID, pbkdf2{salt, -1}), vector, data},
-		{"scrypt N", algorithm(scryptID, scrypt{salt, 1 << 30, 8, 1}), vector, data},
-		{"scrypt r", algorithm(scryptID, scrypt{salt, 16384, 1 << 30, 1}), vector, data},
-		{"scrypt p", algorithm(scryptID, scrypt{salt, 16384, 8, 1 << 30}), vector, data},
-		{"scrypt overflow", algorithm(scryptID, scrypt{salt, 1 << 22, 1 << 60, 1}), vector, data},
-		{"scrypt N no power of two", algorithm(scryptID, scrypt{salt, 1000, 8, 1}), vector, data},
-		{"scrypt N negative", algorithm(scryptID, scrypt{salt, -16384, 8, 1}), vector, data},
-		{"short vector", algorithm(pbkdf2ID, pbkdf2{salt, 1}), vector[:8], data},
-		{"half a block", algorithm(pbkdf2ID, pbkdf2{salt, 1}), vector, data[:40]},
-		{"no data", algorithm(pbkdf2ID, pbkdf2{salt, 1}), vector, nil},
+		{"iterations", pbkdf2ID, testPBKDF2{salt, 2_000_000_000}, vector, data},
+		{"no iterations", pbkdf2ID, testPBKDF2{salt, 0}, vector, data},
+		{"negative iterations", pbkdf2ID, testPBKDF2{salt, -1}, vector, data},
+		{"scrypt N", scryptID, testScrypt{salt, 1 << 30, 8, 1}, vector, data},
+		{"scrypt r", scryptID, testScrypt{salt, 16384, 1 << 30, 1}, vector, data},
+		{"scrypt p", scryptID, testScrypt{salt, 16384, 8, 1 << 20}, vector, data},
+		{"scrypt overflow", scryptID, testScrypt{salt, 1 << 22, 1 << 60, 1}, vector, data},
+		{"scrypt N no power of two", scryptID, testScrypt{salt, 1000, 8, 1}, vector, data},
+		{"scrypt N negative", scryptID, testScrypt{salt, -16384, 8, 1}, vector, data},
+		{"short vector", pbkdf2ID, testPBKDF2{salt, 1}, vector[:8], data},
+		{"half a block", pbkdf2ID, testPBKDF2{salt, 1}, vector, data[:40]},
+		{"no data", pbkdf2ID, testPBKDF2{salt, 1}, vector, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			key := marshal(encryptedPrivateKey{algorithm(asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 5, 13},
-				struct{ Derivation, Encryption pkix.AlgorithmIdentifier }{test.derivation, algorithm(aes, test.vector)}), test.data})
-			got, err := LoadPair(file(t, "ec.certificate.pem"), toPEM(t, &pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: key}), passphrase, today)
+			key := encryptedPEM(t, algorithm(t, test.id, test.parameters), test.vector, test.data)
+			got, err := LoadPair(file(t, "ec.certificate.pem"), key, passphrase, today)
 			wantProblems(t, got, err, "private_key", "the encrypted private key in it is damaged")
 		})
+	}
+}
+
+// TestWrongPassphrasesAreTold tries so many that some come out as the beginning
+// of a key by chance.
+func TestWrongPassphrasesAreTold(t *testing.T) {
+	key := encryptedPEM(t, algorithm(t, pbkdf2ID, testPBKDF2{make([]byte, 16), 1}), make([]byte, 16), make([]byte, 64))
+	for i := range 5000 {
+		if _, err := parseKey(key, fmt.Sprint(i)); !errors.Is(err, wrongPassphrase) {
+			t.Errorf("passphrase %d: %v", i, err)
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package credential
 
 import (
 	"bytes"
+	"cmp"
 	"crypto"
 	"crypto/x509"
 	"encoding/asn1"
@@ -140,7 +141,11 @@ func kindOf(der []byte) kind {
 
 // instead says what a file holds that holds none of what is wanted.
 func instead(found []object, wanted string) error {
-	switch found[0].kind {
+	first := unknown
+	for _, o := range found {
+		first = cmp.Or(first, o.kind)
+	}
+	switch first {
 	case certificateKind:
 		return fmt.Errorf("it is a certificate, not %s; a certificate belongs under auth.certificate", wanted)
 	case plainKey, encryptedKey, oldEncryptedKey:
@@ -154,7 +159,7 @@ func instead(found []object, wanted string) error {
 	case pkcs7Kind:
 		return fmt.Errorf("it is a PKCS#7 bundle, not %s; convert it: openssl pkcs7 -print_certs", wanted)
 	}
-	return fmt.Errorf("it is not %s, or it is damaged; want PEM (a text with -----BEGIN) or DER", wanted)
+	return fmt.Errorf("it is not %s, or it is damaged; want the file as it was given or exported", wanted)
 }
 
 // parseCertificate gives the certificate that logs in from a file that may also

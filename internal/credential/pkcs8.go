@@ -1,7 +1,6 @@
 package credential
 
 import (
-	"bytes"
 	"crypto"
 	"crypto/aes"
 	"crypto/cipher"
@@ -14,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+	"slices"
 
 	"golang.org/x/crypto/scrypt"
 )
@@ -92,21 +92,15 @@ func decryptKey(der []byte, passphrase string) (crypto.Signer, error) {
 	plain := make([]byte, len(encrypted.Data))
 	cipher.NewCBCDecrypter(block, vector).CryptBlocks(plain, encrypted.Data)
 
-	// Nothing in PKCS#8 tells a wrong passphrase from a damaged file but that the
-	// padding or the key comes out wrong.
-	padding := int(plain[len(plain)-1])
-	if padding == 0 || padding > aes.BlockSize ||
-		!bytes.Equal(plain[len(plain)-padding:], bytes.Repeat([]byte{byte(padding)}, padding)) {
-		return nil, wrongPassphrase
-	}
-	plain = plain[:len(plain)-padding]
-	// With a wrong passphrase one in 256 paddings comes out right by chance, but
-	// not the first bytes of a key as well.
+	// Nothing in PKCS#8 tells a wrong passphrase from a damaged file but that no key
+	// with its padding comes out.
 	var info asn1.RawValue
-	if rest, err := asn1.Unmarshal(plain, &info); err != nil || len(rest) > 0 || info.Tag != asn1.TagSequence {
+	padding, err := asn1.Unmarshal(plain, &info)
+	if err != nil || info.Tag != asn1.TagSequence || len(padding) == 0 || len(padding) > aes.BlockSize ||
+		slices.ContainsFunc(padding, func(b byte) bool { return int(b) != len(padding) }) {
 		return nil, wrongPassphrase
 	}
-	return parsePlainKey(plain)
+	return parsePlainKey(info.FullBytes)
 }
 
 // deriveKey makes the AES key out of the passphrase.
