@@ -149,22 +149,31 @@ func (c *Client) credential() (credential, error) {
 // nothing until the credential is another one: KSeF takes repeated attempts for an
 // attack.
 func (c *Client) login(ctx context.Context) error {
-	with, err := c.credential()
-	switch {
-	case err != nil:
+	for {
+		with, err := c.credential()
+		switch {
+		case err != nil:
+			return err
+		case c.refused.err != nil && c.refused.identity == with.identity():
+			return c.refused.err
+		}
+		c.refused = refusal{}
+		err = c.loginWith(ctx, with)
+		failed, _ := errors.AsType[*LoginError](err)
+		refused := failed != nil && failed.Terminal
+		if signed, ok := with.(signer); ok && c.CertificateTried != nil && (err == nil || refused) {
+			if another := c.CertificateTried(signed.certificate, err == nil); another && refused {
+				continue
+			}
+		}
+		switch {
+		case err == nil:
+			c.log().Debug("logged in", "context", c.Context.Value)
+		case refused:
+			c.refused = refusal{failed, with.identity()}
+		}
 		return err
-	case c.refused.err != nil && c.refused.identity == with.identity():
-		return c.refused.err
 	}
-	c.refused = refusal{}
-	if err = c.loginWith(ctx, with); err == nil {
-		c.log().Debug("logged in", "context", c.Context.Value)
-		return nil
-	}
-	if failed, ok := errors.AsType[*LoginError](err); ok && failed.Terminal {
-		c.refused = refusal{failed, with.identity()}
-	}
-	return err
 }
 
 func (c *Client) loginWith(ctx context.Context, with credential) error {

@@ -62,7 +62,11 @@ type Client struct {
 	// required; Certificate is used if both are set. They are called at each full
 	// login, so that a replaced file needs no restart.
 	Certificate func() (crypto.Signer, *x509.Certificate, error)
-	Token       func() (Secret, error)
+	// CertificateTried, if not nil, is told whether KSeF accepted a certificate or
+	// refused it for good, and says of a refused one whether Certificate gives
+	// another now, which is then tried at once.
+	CertificateTried func(certificate *x509.Certificate, accepted bool) (another bool)
+	Token            func() (Secret, error)
 
 	Limiter    *Limiter                                   // required
 	HTTPClient *http.Client                               // nil: one of NewHTTPClient
