@@ -115,7 +115,7 @@ func (d *DB) Commit(ctx context.Context, b Batch) error {
 			return err
 		}
 	}
-	return d.transaction(ctx, "store invoices in", func(ctx context.Context, tx *sql.Tx) error {
+	err := d.transaction(ctx, "store invoices in", func(ctx context.Context, tx *sql.Tx) error {
 		now := moment(d.now())
 		for _, r := range rows {
 			if err := d.store(ctx, tx, r); err != nil {
@@ -165,6 +165,10 @@ func (d *DB) Commit(ctx context.Context, b Batch) error {
 		_, err := d.exec(ctx, tx, upsertStream, b.Role, text(b.Watermark), text(b.Position), text(b.HWM))
 		return err
 	})
+	if b.Export != 0 {
+		return d.forgetKey(err)
+	}
+	return err
 }
 
 // stored gives the row and the hash of an invoice, or ErrNotStored.
