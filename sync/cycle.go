@@ -169,29 +169,38 @@ func (m *Mirror) streams(ctx context.Context) ([]*stream, error) {
 	lastRun := map[string]time.Time{}
 	var streams []*stream
 	for _, role := range m.Roles {
-		subject, err := subjectType(role)
+		i := slices.IndexFunc(rows, func(row db.Stream) bool { return row.Role == role })
+		row := db.Stream{Role: role}
+		if i >= 0 {
+			row = rows[i]
+		}
+		s, err := m.newStream(row, quarantined)
 		if err != nil {
 			return nil, err
 		}
-		s := &stream{Mirror: m, role: role, subject: subject, waiting: map[string]db.Quarantined{}}
-		s.position = ksef.Timestamp(m.Since.UTC().Format(time.RFC3339))
-		for _, row := range rows {
-			if row.Role == role {
-				lastRun[role] = row.LastRunAt
-				s.position = cmp.Or(ksef.Timestamp(row.Position), s.position)
-				s.report.Watermark = ksef.Timestamp(row.Watermark)
-			}
-		}
-		for _, q := range quarantined {
-			if q.Role == role && q.Holds {
-				s.waiting[q.KSeFNumber] = q
-			}
-		}
-		s.report.Role, s.report.Route, s.from = role, "metadata", s.position
+		lastRun[role] = row.LastRunAt
 		streams = append(streams, s)
 	}
 	slices.SortStableFunc(streams, func(a, b *stream) int { return lastRun[a.role].Compare(lastRun[b.role]) })
 	return streams, nil
+}
+
+// newStream makes a stream that goes on where its row says.
+func (m *Mirror) newStream(row db.Stream, quarantined []db.Quarantined) (*stream, error) {
+	subject, err := subjectType(row.Role)
+	if err != nil {
+		return nil, err
+	}
+	s := &stream{Mirror: m, role: row.Role, subject: subject, waiting: map[string]db.Quarantined{}}
+	s.position = cmp.Or(ksef.Timestamp(row.Position), ksef.Timestamp(m.Since.UTC().Format(time.RFC3339)))
+	s.report.Watermark = ksef.Timestamp(row.Watermark)
+	for _, q := range quarantined {
+		if q.Role == row.Role && q.Holds {
+			s.waiting[q.KSeFNumber] = q
+		}
+	}
+	s.report.Role, s.report.Route, s.from = row.Role, "metadata", s.position
+	return s, nil
 }
 
 // subjectType is KSeF's word for a role.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"math/rand/v2"
 	"net/http"
 	"os"
@@ -102,16 +103,26 @@ func (s *stream) finish(ctx context.Context, e db.Export) (next ksef.Timestamp, 
 }
 
 func (s *stream) fetchPackage(ctx context.Context, e db.Export) (next ksef.Timestamp, more bool, err error) {
+	err = s.withPackage(ctx, e, s.Now().Add(patience), func(p *ksef.Package, files []*os.File) (err error) {
+		next, more, err = s.storePackage(ctx, e, p, files)
+		return err
+	})
+	return next, more, err
+}
+
+// withPackage waits until then at most for an export, downloads its package, and
+// calls read with it. The files are gone afterwards.
+func (s *stream) withPackage(ctx context.Context, e db.Export, until time.Time, read func(*ksef.Package, []*os.File) error) (err error) {
 	var key ksef.ExportKey
 	copy(key.Key[:], e.Key)
 	copy(key.IV[:], e.IV)
-	done, err := s.await(ctx, e)
+	done, err := s.await(ctx, e, until)
 	if err != nil {
-		return "", false, err
+		return err
 	}
 	dir, err := os.MkdirTemp(s.packagesDir(), "")
 	if err != nil {
-		return "", false, fmt.Errorf("folder for a package: %w", err)
+		return fmt.Errorf("folder for a package: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	files, err := s.downloadParts(ctx, e, done, key, dir)
@@ -123,14 +134,14 @@ func (s *stream) fetchPackage(ctx context.Context, e db.Export) (next ksef.Times
 		}
 	}()
 	if err != nil {
-		return "", false, err
+		return err
 	}
-	return s.storePackage(ctx, e, done, files)
+	return read(done, files)
 }
 
-// await polls until the package is ready.
-func (s *stream) await(ctx context.Context, e db.Export) (*ksef.Package, error) {
-	began := s.Now()
+// await polls until the package is ready, and leaves it, with errPending, when it
+// is not by until.
+func (s *stream) await(ctx context.Context, e db.Export, until time.Time) (*ksef.Package, error) {
 	for pause := firstPoll; ; pause = min(2*pause, lastPoll) {
 		status, err := s.askStatus(ctx, e)
 		if err != nil {
@@ -151,7 +162,7 @@ func (s *stream) await(ctx context.Context, e db.Export) (*ksef.Package, error) 
 		if s.Now().Sub(e.CreatedAt) >= abandonAfter {
 			return nil, fmt.Errorf("KSeF has been preparing it since %s, which is too long: %w", e.CreatedAt.UTC().Format(time.RFC3339), errExport)
 		}
-		if s.Now().Sub(began) >= patience {
+		if !s.Now().Before(until) {
 			return nil, errPending
 		}
 		jitter := time.Duration(rand.Int64N(int64(pause / 4))) //nolint:gosec // only so that mirrors do not march in step
@@ -242,13 +253,9 @@ type arrived struct {
 // is stored and the package agrees with itself. Before that nothing moves, so a
 // package that turns out wrong costs nothing but the repetition.
 func (s *stream) storePackage(ctx context.Context, e db.Export, p *ksef.Package, files []*os.File) (next ksef.Timestamp, more bool, err error) {
-	parts := make([]*io.SectionReader, len(files))
-	for i, f := range files {
-		parts[i] = io.NewSectionReader(f, 0, p.Parts[i].Size)
-	}
-	metadata, invoices, err := ksef.ReadPackage(ctx, p.Compression, parts...)
+	metadata, invoices, err := readPackage(ctx, p, files)
 	if err != nil {
-		return "", false, errors.Join(err, errExport)
+		return "", false, err
 	}
 	rows := make(map[string]*ksef.Metadata, len(metadata))
 	numbers := make([]string, 0, len(metadata))
@@ -258,9 +265,6 @@ func (s *stream) storePackage(ctx context.Context, e db.Export, p *ksef.Package,
 			numbers = append(numbers, row.KSeFNumber)
 		}
 		rows[row.KSeFNumber] = row
-	}
-	if len(metadata) != p.InvoiceCount && len(numbers) != p.InvoiceCount {
-		return "", false, fmt.Errorf("KSeF announced %d invoices, the package lists %d: %w", p.InvoiceCount, len(numbers), errExport)
 	}
 	known, err := s.db.Known(ctx, numbers)
 	if err != nil {
@@ -283,11 +287,32 @@ func (s *stream) storePackage(ctx context.Context, e db.Export, p *ksef.Package,
 	return next, more, batch.commit(ctx)
 }
 
+// readPackage reads the files of a package, which must hold as many rows as KSeF
+// announced.
+func readPackage(ctx context.Context, p *ksef.Package, files []*os.File) ([]ksef.Metadata, iter.Seq2[ksef.PackageEntry, error], error) {
+	parts := make([]*io.SectionReader, len(files))
+	for i, f := range files {
+		parts[i] = io.NewSectionReader(f, 0, p.Parts[i].Size)
+	}
+	metadata, invoices, err := ksef.ReadPackage(ctx, p.Compression, parts...)
+	if err != nil {
+		return nil, nil, errors.Join(err, errExport)
+	}
+	numbers := make(map[string]bool, len(metadata))
+	for _, row := range metadata {
+		numbers[row.KSeFNumber] = true
+	}
+	if len(metadata) != p.InvoiceCount && len(numbers) != p.InvoiceCount {
+		return nil, nil, fmt.Errorf("KSeF announced %d invoices, the package lists %d: %w", p.InvoiceCount, len(numbers), errExport)
+	}
+	return metadata, invoices, nil
+}
+
 // storeEntries brings the invoices from the archive into the database: one
 // goroutine unpacks, some read documents, this one writes. The queues between
 // them are short, so that memory does not grow with the package.
 func (s *stream) storeEntries(ctx context.Context, batch *batch, rows map[string]*ksef.Metadata, known map[string]db.Known,
-	invoices func(func(ksef.PackageEntry, error) bool),
+	invoices iter.Seq2[ksef.PackageEntry, error],
 ) error {
 	workers := runtime.GOMAXPROCS(0)
 	unpacked := make(chan arrived, workers)

@@ -42,6 +42,9 @@ type Remote interface {
 	// DownloadPart writes a part, decrypted; what was written counts only if it
 	// returns nil. It may be called from several goroutines.
 	DownloadPart(ctx context.Context, p ksef.Part, key ksef.ExportKey, w io.Writer) error
+	// Budget tells how many requests of a group the limits allow now and, if none,
+	// when the next may be.
+	Budget(group ksef.Group) (left int, next time.Time)
 }
 
 // Options say what a mirror mirrors and where.
@@ -86,6 +89,7 @@ type Mirror struct {
 	limitsRead time.Time
 	progress   Progress
 	noExports  map[string]time.Time // by role: until when packages are not asked for
+	awaited    map[string]db.Export // by role: the export that a scheduled reconciliation waits for
 }
 
 // Open locks and opens the mirror in o.Dir, and creates it where there is none.
@@ -109,7 +113,7 @@ func Open(ctx context.Context, o Options) (*Mirror, error) {
 	if err != nil {
 		return nil, fmt.Errorf("time zone of Poland: %w", err)
 	}
-	m := &Mirror{Options: o, warsaw: warsaw, noExports: map[string]time.Time{}}
+	m := &Mirror{Options: o, warsaw: warsaw, noExports: map[string]time.Time{}, awaited: map[string]db.Export{}}
 	if err := m.open(ctx); err != nil {
 		return nil, errors.Join(err, m.Close())
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -114,6 +115,15 @@ func judge(m config.Mirror, now time.Time, read func(time.Time) (ksefsync.Status
 		if stream.LastError != "" {
 			problem(statusWarning, "%s: %s", stream.Role, stream.LastError)
 		}
+		if n := len(stream.LateLately); n > 0 {
+			problem(statusWarning, "%s: %d invoices appeared in KSeF below the watermark in the last seven days: %s", stream.Role, n, several(stream.LateLately))
+		}
+		if n := len(stream.NotListedLately); n > 0 {
+			problem(statusWarning, "%s: %d invoices are no longer listed by KSeF since the last seven days, and are kept: %s", stream.Role, n, several(stream.NotListedLately))
+		}
+		if r := stream.Reconciled; r != nil && r.Error != "" {
+			problem(statusWarning, "%s: could not be reconciled: %s", stream.Role, r.Error)
+		}
 	}
 	for _, w := range s.Waiting {
 		problem(statusWarning, "%s: %s could not be mirrored yet: %s", w.Role, w.KSeFNumber, w.Reason)
@@ -136,6 +146,10 @@ func (c *command) printStatus(s mirrorStatus) {
 		}
 		_, _ = fmt.Fprintf(c.stdout, "  %-11s %7d invoices, complete up to %s (%s ago), last success %s\n",
 			stream.Role, stream.Invoices, orDash(string(stream.Watermark)), lag, orDash(stream.LastSuccess))
+		if r := stream.Reconciled; r != nil {
+			_, _ = fmt.Fprintf(c.stdout, "  %-11s reconciled %s from %s on: %d listed, %d late, %d no longer listed\n",
+				"", r.At, r.From, r.Listed, r.Late, r.NotListed)
+		}
 	}
 	for _, g := range s.Budget {
 		if g.PerHour == 0 {
@@ -147,6 +161,15 @@ func (c *command) printStatus(s mirrorStatus) {
 	for _, problem := range s.Problems {
 		_, _ = fmt.Fprintf(c.stdout, "  ! %s\n", problem)
 	}
+}
+
+// several names the first of a list that may be long.
+func several(numbers []string) string {
+	const shown = 5
+	if len(numbers) <= shown {
+		return strings.Join(numbers, ", ")
+	}
+	return strings.Join(numbers[:shown], ", ") + fmt.Sprintf(" and %d more (see the view v_differences)", len(numbers)-shown)
 }
 
 func orDash(s string) string {
