@@ -378,7 +378,7 @@ func (d *DB) IsQuarantined(ctx context.Context, number, hash string) (bool, erro
 func queries() []string {
 	return []string{
 		selectMirror, selectDictionaryID, selectDictionary, selectDocument, selectKnown, selectFiles, selectCounts,
-		selectRoleCounts, selectOpenQuarantine, selectQuarantined, selectStreams, selectRequests, selectBlocks, selectLimits, selectExports,
+		selectRoleCounts, selectOpenQuarantine, selectQuarantined, selectStreams, selectRequests, selectBlocks, selectLimits, selectExports, countAbandoned,
 		selectReconciliation, selectHeld, countHeld, selectDifferences, countNotListed, selectFirstRun,
 	}
 }
@@ -388,7 +388,7 @@ func commands() []string {
 	return []string{
 		insertDictionary, selectInvoiceHash, insertInvoiceRow, insertRole, insertDocument, insertParty, insertLine, insertVATRow,
 		deleteInvoice, upsertQuarantine, releaseQuarantine, upsertStream, insertRun, upsertStreamRun, deleteOldRuns,
-		deleteOldRequests, insertRequest, updateRequest, upsertBlock, updateLimits, insertExport, updateReference, deleteExport,
+		deleteOldRequests, insertRequest, updateRequest, upsertBlock, updateLimits, insertExport, updateReference, deleteExport, abandonExport, deleteOldAbandoned,
 		insertReconciliation, advanceReconciliation, countLate, finishReconciliation, deleteReconciliations, insertLate, setNotSeen, clearNotSeen,
 	}
 }

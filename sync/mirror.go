@@ -54,7 +54,10 @@ type Options struct {
 	Context     ksef.Context
 	Roles       []string  // seller, buyer, third_party, authorized
 	Since       time.Time // where a stream without a watermark starts
-	Layout      tree.Layout
+	// EveryRole asks in each cycle for every role, also for those that have always
+	// been empty and were asked not long ago.
+	EveryRole bool
+	Layout    tree.Layout
 	// Remote makes the client whose requests are counted in the given log. nil
 	// serves commands that ask nothing of KSeF, such as verify.
 	Remote   func(ksef.RequestLog) Remote

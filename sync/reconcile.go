@@ -1,6 +1,7 @@
 package sync
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -145,24 +146,12 @@ type pass struct {
 
 // passes makes a pass for every role for which begin gives a row.
 func (m *Mirror) passes(ctx context.Context, begin func(*stream) (db.Reconciliation, bool, error)) ([]*pass, error) {
-	rows, err := m.db.Streams(ctx)
-	if err != nil {
-		return nil, err
-	}
-	quarantined, err := m.db.OpenQuarantine(ctx)
+	streams, err := m.everyStream(ctx)
 	if err != nil {
 		return nil, err
 	}
 	var passes []*pass
-	for _, role := range m.Roles {
-		stream := db.Stream{Role: role}
-		if i := slices.IndexFunc(rows, func(row db.Stream) bool { return row.Role == role }); i >= 0 {
-			stream = rows[i]
-		}
-		s, err := m.newStream(stream, quarantined)
-		if err != nil {
-			return nil, err
-		}
+	for _, s := range streams {
 		row, ok, err := begin(s)
 		if err != nil {
 			return nil, err
@@ -359,7 +348,7 @@ func (p *pass) page(ctx context.Context, from, to ksef.Timestamp, number int) (k
 // listInstant lists one permanent storage date that has more rows than a page, by
 // numbered pages, as [stream.storeInstant] does.
 func (p *pass) listInstant(ctx context.Context, at ksef.Timestamp) (listing, error) {
-	l := listing{end: ksef.Timestamp(at.Time().Add(100 * time.Nanosecond).Format("2006-01-02T15:04:05.0000000Z")), more: true}
+	l := listing{end: ksef.Timestamp(at.Time().Add(smallestStep).Format("2006-01-02T15:04:05.0000000Z")), more: true}
 	seen := map[string]bool{}
 	for number := 0; ; number++ {
 		page, err := p.page(ctx, at, at, number)
@@ -390,8 +379,8 @@ func (p *pass) listInstant(ctx context.Context, at ksef.Timestamp) (listing, err
 // costs at most this one, which is asked for again. A scheduled pass that cannot
 // wait remembers it until its next turn.
 func (p *pass) listByPackage(ctx context.Context, from, to ksef.Timestamp) (listing, error) {
-	if p.Now().Before(p.noExports[p.role]) {
-		return listing{}, errNoPackage
+	if is, err := p.situation(ctx); err != nil || is.refused {
+		return listing{}, cmp.Or(err, errNoPackage)
 	}
 	e, waited := p.awaited[p.role]
 	delete(p.awaited, p.role)
@@ -417,6 +406,9 @@ func (p *pass) listByPackage(ctx context.Context, from, to ksef.Timestamp) (list
 		p.awaited[p.role] = e
 		return listing{}, err
 	}
+	if errors.Is(err, errTooLong) {
+		err = errors.Join(err, p.abandon(ctx, e))
+	}
 	p.report.Listed += len(l.rows)
 	if err == nil && l.more && l.end.Compare(from) <= 0 {
 		err = fmt.Errorf("a package holds nothing but invoices of %s, and more follow: %w", from, errExport)
@@ -436,6 +428,16 @@ func (p *pass) startList(ctx context.Context, from, to ksef.Timestamp) (db.Expor
 		Role: p.role, From: string(from), To: string(to), Reference: reference,
 		Key: key.Key[:], IV: key.IV[:], CreatedAt: p.Now(),
 	}, err
+}
+
+// abandon lets an export that was given up count among those of the mirror: KSeF
+// makes only so many at a time, and one that hangs may count.
+func (p *pass) abandon(ctx context.Context, e db.Export) error {
+	id, err := p.db.StartExport(ctx, e)
+	if err != nil {
+		return err
+	}
+	return p.db.AbandonExport(ctx, id, p.Now())
 }
 
 // orNoPackage makes errNoPackage of an error after which pages may still do.
@@ -555,7 +557,11 @@ func (p *pass) fetch(ctx context.Context, rows []ksef.Metadata, known map[string
 		_, isKnown := known[row.KSeFNumber]
 		return isKnown
 	})
-	if len(absent) > singles && !p.Now().Before(p.noExports[p.role]) {
+	is, err := p.situation(ctx)
+	if err != nil {
+		return err
+	}
+	if len(absent) > singles && !is.refused {
 		byDate := func(a, b ksef.Metadata) int { return a.Stored.Compare(b.Stored) }
 		first, last := slices.MinFunc(absent, byDate).Stored, slices.MaxFunc(absent, byDate).Stored
 		var budget *ksef.BudgetError

@@ -34,8 +34,10 @@ type StreamStatus struct {
 	LagSeconds  int64          `json:"lag_seconds"` // now less the watermark; -1 without one
 	LastRun     string         `json:"last_run"`    // RFC 3339 UTC, as the next
 	LastSuccess string         `json:"last_success"`
-	LastError   string         `json:"last_error"` // "" when the last run was in order
-	NotListed   int            `json:"not_listed"` // invoices here that KSeF no longer lists
+	LastError   string         `json:"last_error"`   // "" when the last run was in order
+	Reason      string         `json:"reason"`       // why the last run asked for a package, or did not
+	RestSeconds int64          `json:"rest_seconds"` // how long the role is left alone after its last run, as it has always been empty
+	NotListed   int            `json:"not_listed"`   // invoices here that KSeF no longer lists
 	// Reconciled is the last comparison that ended; nil before the first.
 	Reconciled *ReconciliationStatus `json:"reconciled"`
 	// LateLately and NotListedLately are the KSeF numbers found in the last seven
@@ -105,6 +107,7 @@ func ReadStatus(ctx context.Context, dir string, roles []string, now time.Time) 
 		if i := slices.IndexFunc(rows, func(r db.Stream) bool { return r.Role == role }); i >= 0 {
 			row := rows[i]
 			s.Watermark, s.LastError = ksef.Timestamp(row.Watermark), row.LastError
+			s.Reason, s.RestSeconds = row.Reason, int64(rest(row).Seconds())
 			s.LastRun, s.LastSuccess = instant(row.LastRunAt), instant(row.LastSuccessAt)
 			if row.Watermark != "" {
 				s.LagSeconds = int64(now.Sub(s.Watermark.Time()).Seconds())

@@ -100,8 +100,8 @@ func judge(m config.Mirror, now time.Time, read func(time.Time) (ksefsync.Status
 		problem(statusCritical, "%v", err)
 		return s
 	}
-	allowed := max(late*m.Interval, minLate)
 	for _, stream := range s.Streams {
+		allowed := max(late*m.Interval, minLate) + time.Duration(stream.RestSeconds)*time.Second
 		success, _ := time.Parse(time.RFC3339, stream.LastSuccess) // a zero time is told apart below
 		switch {
 		case stream.LastSuccess == "":
@@ -146,6 +146,9 @@ func (c *command) printStatus(s mirrorStatus) {
 		}
 		_, _ = fmt.Fprintf(c.stdout, "  %-11s %7d invoices, complete up to %s (%s ago), last success %s\n",
 			stream.Role, stream.Invoices, orDash(string(stream.Watermark)), lag, orDash(stream.LastSuccess))
+		if stream.Reason != "" {
+			_, _ = fmt.Fprintf(c.stdout, "  %-11s last run by %s\n", "", stream.Reason)
+		}
 		if r := stream.Reconciled; r != nil {
 			_, _ = fmt.Fprintf(c.stdout, "  %-11s reconciled %s from %s on: %d listed, %d late, %d no longer listed\n",
 				"", r.At, r.From, r.Listed, r.Late, r.NotListed)
