@@ -102,8 +102,13 @@ func (l *loop) cycle(ctx context.Context, started time.Time) error {
 func (l *loop) reconcile(ctx context.Context, until time.Time) error {
 	found, err := l.mirror.ReconcileDue(ctx, until)
 	for _, r := range found.Roles {
-		if r.Err != nil && ctx.Err() == nil {
+		switch {
+		case ctx.Err() != nil:
+		case r.Err != nil:
 			l.log.Warn("reconciling failed, it will be tried again", "role", r.Role, "err", r.Err)
+		case r.Reached == r.To:
+			l.log.Info("reconciled", "role", r.Role, "from", r.From, "to", r.To, "listed", r.Listed, "late", len(r.Late),
+				"not_listed", len(r.NotListed), "changed", len(r.Changed), "requests", r.Requests)
 		}
 	}
 	return err

@@ -120,6 +120,10 @@ func fromKSeF(err error) bool {
 	return errors.As(err, &refused) || errors.As(err, &login) || errors.As(err, &budget) || errors.Is(err, errStuck)
 }
 
+// lookAgain is after what time a scheduled pass looks whether the limits spare it a
+// request by now.
+const lookAgain = time.Minute
+
 // errLater ends a scheduled pass for now: there is no time or budget left for it.
 var errLater = errors.New("it goes on later")
 
@@ -222,8 +226,6 @@ func (p *pass) finish(ctx context.Context) error {
 	if p.err != nil {
 		reason = p.err.Error()
 	}
-	p.Log.Info("reconciled", "role", p.role, "from", p.row.From, "to", p.reached(), "listed", p.found.Listed,
-		"late", len(p.found.Late), "not_listed", len(p.found.NotListed), "requests", p.report.Requests, "ok", p.err == nil)
 	return p.db.FinishReconciliation(ctx, p.row.ID, p.Now(), reason)
 }
 
@@ -290,20 +292,29 @@ func (p *pass) list(ctx context.Context, from, to ksef.Timestamp) (listing, erro
 	if held < pageSize {
 		slices.Reverse(ways)
 	}
-	var limit *ksef.BudgetError
-	for _, way := range ways {
-		l, err := way(ctx, from, to)
-		var budget *ksef.BudgetError
-		switch {
-		case errors.As(err, &budget):
-			if limit == nil || budget.Until.Before(limit.Until) {
-				limit = budget
+	for {
+		var limit *ksef.BudgetError
+		for _, way := range ways {
+			l, err := way(ctx, from, to)
+			var budget *ksef.BudgetError
+			switch {
+			case errors.As(err, &budget):
+				if limit == nil || budget.Until.Before(limit.Until) {
+					limit = budget
+				}
+			case !errors.Is(err, errNoPackage):
+				return l, err
 			}
-		case !errors.Is(err, errNoPackage):
-			return l, err
+		}
+		// A page is refused by nothing else. What the last cycle of an hour ago took
+		// may be free in a moment.
+		if !p.Now().Add(lookAgain).Before(p.until) {
+			return listing{}, limit
+		}
+		if err := p.Sleep(ctx, lookAgain); err != nil {
+			return listing{}, err
 		}
 	}
-	return listing{}, limit // a page is refused by nothing else
 }
 
 // afford refuses what a scheduled pass would take from the mirror: of packages it
@@ -402,7 +413,8 @@ func (p *pass) listByPackage(ctx context.Context, from, to ksef.Timestamp) (list
 		l.end, l.more, err = packageContinuation(done, l.rows, to)
 		return err
 	})
-	if errors.Is(err, errPending) && !p.until.IsZero() {
+	var budget *ksef.BudgetError
+	if errors.Is(err, errPending) && !p.until.IsZero() || errors.As(err, &budget) {
 		p.awaited[p.role] = e
 		return listing{}, err
 	}
@@ -557,6 +569,9 @@ func (p *pass) fetch(ctx context.Context, rows []ksef.Metadata, known map[string
 		_, isKnown := known[row.KSeFNumber]
 		return isKnown
 	})
+	if len(rows) == 0 {
+		return nil
+	}
 	is, err := p.situation(ctx)
 	if err != nil {
 		return err
@@ -569,9 +584,6 @@ func (p *pass) fetch(ctx context.Context, rows []ksef.Metadata, known map[string
 		if err != nil && !errors.As(err, &budget) && !errors.Is(p.orNoPackage(ctx, err), errNoPackage) {
 			return err
 		}
-	}
-	if len(rows) == 0 {
-		return nil
 	}
 	return p.store(ctx, rows, "")
 }
