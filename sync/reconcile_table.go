@@ -22,8 +22,8 @@ type Month struct {
 	Here     Sums   `json:"here"`
 }
 
-// Sums are exact, of the amounts that KSeF states: decimal numbers with two
-// places. Those of corrections are differences.
+// Sums are exact, of the amounts that KSeF states in its list: decimal numbers
+// with two places.
 type Sums struct {
 	Invoices int    `json:"invoices"`
 	Net      string `json:"net"`

@@ -116,10 +116,10 @@ func judge(m config.Mirror, now time.Time, read func(time.Time) (ksefsync.Status
 			problem(statusWarning, "%s: %s", stream.Role, stream.LastError)
 		}
 		if n := len(stream.LateLately); n > 0 {
-			problem(statusWarning, "%s: %d invoices appeared in KSeF below the watermark in the last seven days: %s", stream.Role, n, several(stream.LateLately))
+			problem(statusWarning, "%s: %d invoices appeared in KSeF below the watermark, as found in the last seven days: %s", stream.Role, n, several(stream.LateLately))
 		}
 		if n := len(stream.NotListedLately); n > 0 {
-			problem(statusWarning, "%s: %d invoices are no longer listed by KSeF since the last seven days, and are kept: %s", stream.Role, n, several(stream.NotListedLately))
+			problem(statusWarning, "%s: %d invoices are no longer listed by KSeF, as found in the last seven days; they are kept: %s", stream.Role, n, several(stream.NotListedLately))
 		}
 		if r := stream.Reconciled; r != nil && r.Error != "" {
 			problem(statusWarning, "%s: could not be reconciled: %s", stream.Role, r.Error)
