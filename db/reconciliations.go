@@ -11,22 +11,21 @@ import (
 // Reconciliation is one comparison of a role with what KSeF lists below the
 // watermark.
 type Reconciliation struct {
-	ID        int64 // given by StartReconciliation
-	Role      string
-	Scheduled bool          // not asked for by a person
-	Span      time.Duration // before the watermark; the range is shorter where the mirror begins later; whole seconds
-	From, To  string        // by permanent storage, KSeF's strings, verbatim; To is not included
-	Reached   string        // compared up to here, not included
-	Started   time.Time
-	Finished  time.Time // zero: under way, or interrupted
+	ID       int64 // given by StartReconciliation
+	Role     string
+	Span     time.Duration // before the watermark; the range is shorter where the mirror begins later; whole seconds
+	From, To string        // by permanent storage, KSeF's strings, verbatim; To is not included
+	Reached  string        // compared up to here, not included
+	Started  time.Time
+	Finished time.Time // zero: it is to go on, also after a restart
 
 	Listed, Late, NotListed int    // invoices, so far
 	Err                     string // why it ended early; "": it did not
 }
 
 const (
-	insertReconciliation = `INSERT INTO reconciliations(role, scheduled, span, range_from, range_to, reached, started_at) VALUES(?, ?, ?, ?, ?, ?, ?)`
-	selectReconciliation = `SELECT id, role, scheduled, span, range_from, range_to, reached, started_at, finished_at, listed, late, not_listed, coalesce(error, '')
+	insertReconciliation = `INSERT INTO reconciliations(role, span, range_from, range_to, reached, started_at) VALUES(?, ?, ?, ?, ?, ?)`
+	selectReconciliation = `SELECT id, role, span, range_from, range_to, reached, started_at, finished_at, listed, late, not_listed, coalesce(error, '')
 	FROM reconciliations WHERE role = ? ORDER BY id DESC`
 	advanceReconciliation = `UPDATE reconciliations SET reached = ?, listed = listed + ?, not_listed = not_listed + ? WHERE id = ?`
 	countLate             = `UPDATE reconciliations SET late = late + ? WHERE id = ?`
@@ -45,7 +44,7 @@ func (d *DB) StartReconciliation(ctx context.Context, r Reconciliation) (id int6
 		if _, err := d.exec(ctx, tx, deleteReconciliations, moment(r.Started.Add(-keepRuns))); err != nil {
 			return err
 		}
-		result, err := d.exec(ctx, tx, insertReconciliation, r.Role, flag(r.Scheduled), int64(r.Span/time.Second), r.From, r.To, r.Reached, moment(r.Started))
+		result, err := d.exec(ctx, tx, insertReconciliation, r.Role, int64(r.Span/time.Second), r.From, r.To, r.Reached, moment(r.Started))
 		if err != nil {
 			return err
 		}
@@ -68,7 +67,7 @@ func (d *DB) Reconciliations(ctx context.Context, role string) ([]Reconciliation
 		var r Reconciliation
 		var seconds int64
 		var started, finished sql.NullString
-		if err := rows.Scan(&r.ID, &r.Role, &r.Scheduled, &seconds, &r.From, &r.To, &r.Reached, &started, &finished,
+		if err := rows.Scan(&r.ID, &r.Role, &seconds, &r.From, &r.To, &r.Reached, &started, &finished,
 			&r.Listed, &r.Late, &r.NotListed, &r.Err); err != nil {
 			return nil, d.explain("read the reconciliations from", err)
 		}

@@ -30,7 +30,7 @@ func TestReconciliations(t *testing.T) {
 	d := openTest(t, path)
 	commit(t, d, Batch{Role: "buyer", Invoices: testInvoices(0, 10)})
 	old := startReconciliation(t, d, Reconciliation{Role: "buyer", From: "a", To: "b", Reached: "a", Started: reconciledAt.Add(-keepRuns - time.Second)})
-	want := startReconciliation(t, d, Reconciliation{Role: "buyer", Scheduled: true, Span: 72 * time.Hour,
+	want := startReconciliation(t, d, Reconciliation{Role: "buyer", Span: 72 * time.Hour,
 		From: "2026-11-19T00:00:00Z", To: "2026-11-22T00:00:00.5+00:00", Reached: "2026-11-19T00:00:00Z", Started: reconciledAt})
 	startReconciliation(t, d, Reconciliation{Role: "seller", From: "a", To: "b", Reached: "a", Started: reconciledAt})
 

@@ -96,7 +96,7 @@ func (m *Mirror) reconcile(ctx context.Context, r *Reconciliation) error {
 			continue
 		case p.err != nil && !fromKSeF(p.err):
 			return p.err // as well: what is wrong here concerns all
-		case !limited(p.err):
+		case !limited(p.err) && !p.owes:
 			if err := p.finish(ctx); err != nil {
 				return err
 			}
@@ -143,6 +143,9 @@ type pass struct {
 	table table
 	err   error
 	over  bool // to its end, or to an error that is recorded
+	// owes says that invoices were found missing and are not stored yet: such a pass
+	// is never over, whatever keeps it, or nobody would ask for them again.
+	owes bool
 	// until is when a scheduled pass ends for now, to leave the time and the budget
 	// to the mirror. Zero for a person's.
 	until time.Time
@@ -216,17 +219,29 @@ func (p *pass) unlessLater(err error) error {
 	return err
 }
 
-// finish records the end of the pass.
+// finish records the end of the pass. A whole one does for every earlier one that
+// was interrupted and of which it compared the rest.
 func (p *pass) finish(ctx context.Context) error {
 	p.over = true
 	if p.row.ID == 0 {
 		return nil
 	}
-	reason := ""
 	if p.err != nil {
-		reason = p.err.Error()
+		return p.db.FinishReconciliation(ctx, p.row.ID, p.Now(), p.err.Error())
 	}
-	return p.db.FinishReconciliation(ctx, p.row.ID, p.Now(), reason)
+	past, err := p.db.Reconciliations(ctx, p.role)
+	if err != nil {
+		return err
+	}
+	for _, r := range past {
+		covered := ksef.Timestamp(r.Reached).Compare(ksef.Timestamp(p.row.From)) >= 0 && ksef.Timestamp(r.To).Compare(ksef.Timestamp(p.row.To)) <= 0
+		if r.Finished.IsZero() && covered {
+			if err := p.db.FinishReconciliation(ctx, r.ID, p.Now(), ""); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // result is what the pass found so far.
@@ -421,7 +436,6 @@ func (p *pass) listByPackage(ctx context.Context, from, to ksef.Timestamp) (list
 	if errors.Is(err, errTooLong) {
 		err = errors.Join(err, p.abandon(ctx, e))
 	}
-	p.report.Listed += len(l.rows)
 	if err == nil && l.more && l.end.Compare(from) <= 0 {
 		err = fmt.Errorf("a package holds nothing but invoices of %s, and more follow: %w", from, errExport)
 	}
@@ -507,9 +521,11 @@ func (p *pass) compare(ctx context.Context, from ksef.Timestamp, l listing) erro
 			return err
 		}
 	}
+	p.owes = true
 	if err := p.fetch(ctx, fetch, known); err != nil {
 		return err
 	}
+	p.owes = false
 
 	held, err := p.db.Held(ctx, p.role, from.Time(), l.end.Time())
 	if err != nil {

@@ -31,7 +31,8 @@ type rhythm struct {
 func rhythms() []rhythm { return []rhythm{{windowLength, 30}, {35 * day, 7}, {72 * time.Hour, 1}} }
 
 // ReconcileDue compares what is due, as far as there is time until then and the
-// limits leave the mirror enough for itself; the next call goes on. What is due
+// limits leave the mirror enough for itself; the next call goes on, also with what
+// a person began and did not see the end of. What is due
 // depends on what the database says was compared when, so a restart repeats
 // nothing. KSeF's errors are recorded, and in the report; an error is returned
 // for what is wrong on this machine. Call it after a successful [Mirror.Cycle].
@@ -50,12 +51,14 @@ func (m *Mirror) ReconcileDue(ctx context.Context, until time.Time) (Reconciliat
 		if err != nil {
 			return db.Reconciliation{}, false, err
 		}
-		if len(past) > 0 && past[0].Scheduled && past[0].Finished.IsZero() {
-			return past[0], true, nil // interrupted, by the end of its time or of the process
+		for _, row := range past {
+			if row.Finished.IsZero() {
+				return row, true, nil // interrupted, by the end of its time or of its process
+			}
 		}
 		span := dueSpan(m.Now(), night, firstRun, past)
 		row := s.reconciliation(s.report.Watermark.Time().Add(-span))
-		row.Scheduled, row.Span = true, span
+		row.Span = span
 		return row, span > 0, nil
 	})
 	if err != nil {

@@ -13,7 +13,7 @@ func TestDueSpan(t *testing.T) {
 	long := night.AddDate(0, -3, 0)
 	ended := func(span time.Duration, daysAgo int, err string) db.Reconciliation {
 		at := night.AddDate(0, 0, -daysAgo).Add(5 * time.Minute)
-		return db.Reconciliation{Scheduled: true, Span: span, Started: at, Finished: at.Add(time.Minute), Err: err}
+		return db.Reconciliation{Span: span, Started: at, Finished: at.Add(time.Minute), Err: err}
 	}
 	const week, month, three = 35 * day, windowLength, 72 * time.Hour
 	for name, test := range map[string]struct {

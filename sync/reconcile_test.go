@@ -547,6 +547,9 @@ func TestReconcileStoppedAnywhere(t *testing.T) {
 	}
 	for _, r := range past {
 		counted += r.Late
+		if r.Finished.IsZero() {
+			t.Errorf("still to go on: %+v", r)
+		}
 	}
 	if counted != len(late) {
 		t.Errorf("%d of %d late invoices are counted", counted, len(late))
@@ -557,6 +560,43 @@ func TestReconcileStoppedAnywhere(t *testing.T) {
 	}
 	w.mustCycle() // takes up what was left of a package
 	w.check()
+}
+
+// What a person's comparison found missing and could not fetch is not forgotten
+// with it, however long ago it is: the daemon goes on where it ended.
+func TestReconcileOwesWhatItFound(t *testing.T) {
+	for name, trouble := range map[string]ksefsim.Fault{
+		"outage": ksefsim.HTMLError(download, 0, 503),
+		"limits": ksefsim.TooMany(download, 0, "2680"),
+		"reset":  ksefsim.Reset(download, 0),
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, ksefsim.Options{})
+			w.add(w.generate(200, 250*24*time.Hour, 97)...)
+			w.mustCycle()
+			late := w.late(3, 200*24*time.Hour, 98)
+			w.sim.Fault(trouble)
+			m := w.open()
+			if err := m.Reconcile(t.Context(), &ksefsync.Reconciliation{Since: w.options.Since}); err == nil {
+				t.Fatal("it did not fail")
+			}
+			if err := m.Close(); err != nil {
+				t.Fatal(err)
+			}
+			w.sim.ClearFaults()
+			w.clock.advance(time.Hour)
+			m = w.open()
+			w.keep(m, time.Minute, 15*time.Minute)
+			if err := m.Close(); err != nil {
+				t.Fatal(err)
+			}
+			w.check()
+			w.complete()
+			if past := w.past("buyer"); len(past) != 1 || past[0].Late != len(late) || past[0].Finished.IsZero() || past[0].Reached != past[0].To {
+				t.Errorf("%+v", past)
+			}
+		})
+	}
 }
 
 // When the limits end a person's comparison, it goes on from there with the same
@@ -683,7 +723,7 @@ func TestReconcileBeforeSync(t *testing.T) {
 	}
 }
 
-// day is what the daemon does for a while: a cycle at each interval, and what is
+// keep is what the daemon does for a while: a cycle at each interval, and what is
 // due in the time that is left. It gives how long the longest cycle took.
 func (w *world) keep(m *ksefsync.Mirror, d, interval time.Duration) (longest time.Duration) {
 	w.tb.Helper()
@@ -748,7 +788,7 @@ func TestReconcileRhythm(t *testing.T) {
 		var spans []string
 		for i, r := range w.past(role) {
 			spans = append(spans, fmt.Sprint(r.Span.Hours()/24))
-			if hour := r.Started.In(warsaw).Hour(); !r.Scheduled || hour < 1 || hour > 11 || r.Err != "" || r.Reached != r.To {
+			if hour := r.Started.In(warsaw).Hour(); hour < 1 || hour > 11 || r.Err != "" || r.Reached != r.To {
 				t.Errorf("%s: %d: %+v", role, i, r)
 			}
 			// The mirror is younger than the span, or the range is all of it.

@@ -20,13 +20,12 @@ CREATE INDEX late_invoices_found ON late_invoices(found_at);
 CREATE TABLE reconciliations(
   id          INTEGER PRIMARY KEY,
   role        TEXT NOT NULL,
-  scheduled   INTEGER NOT NULL, -- 0: a person asked for it
   span        INTEGER NOT NULL, -- seconds before the watermark that were to be compared
   range_from  TEXT NOT NULL,    -- KSeF's dates of permanent storage, verbatim; inclusive
   range_to    TEXT NOT NULL,    -- exclusive
   reached     TEXT NOT NULL,    -- compared up to here, exclusive: one that was interrupted goes on from here
   started_at  TEXT NOT NULL,
-  finished_at TEXT,             -- NULL: under way, or interrupted
+  finished_at TEXT,             -- NULL: under way, or interrupted, or what was missing is not stored yet
   listed      INTEGER NOT NULL DEFAULT 0,
   late        INTEGER NOT NULL DEFAULT 0, -- listed, and had not been there
   not_listed  INTEGER NOT NULL DEFAULT 0, -- there, and not listed
