@@ -448,6 +448,30 @@ func TestReconcileJudgesOnlyWhatIsGuaranteed(t *testing.T) {
 	}
 }
 
+// Where rows shift between numbered pages one may be left out; nothing is concluded
+// from such a list, and a later one serves.
+func TestReconcileShiftingPages(t *testing.T) {
+	w := newWorld(t, ksefsim.Options{})
+	invoices := w.generate(900, 24*time.Hour, 106)
+	for i := range invoices {
+		invoices[i].Stored = start.Add(-24 * time.Hour)
+	}
+	w.add(invoices...)
+	w.mustCycle()
+	w.singly()
+	w.sim.Fault(ksefsim.PageShift(0))
+	found, err := w.reconcile(time.Time{})
+	if err == nil || !strings.Contains(err.Error(), "different order") || !found["buyer"].Agrees() {
+		t.Errorf("%v, %+v", err, found["buyer"])
+	}
+	w.sim.ClearFaults()
+	for _, r := range w.mustReconcile(time.Time{}) {
+		if !r.Agrees() {
+			t.Errorf("%+v", r)
+		}
+	}
+}
+
 // Whatever is wrong with a package, nothing is concluded from it; pages do.
 func TestReconcileBadPackages(t *testing.T) {
 	drop := func(data []byte) []byte {
@@ -492,13 +516,18 @@ func TestReconcileBadPackages(t *testing.T) {
 // A reconciliation that is stopped at any request, and a new one in its place,
 // lose nothing and find the same; what was late is announced and counted once.
 func TestReconcileStoppedAnywhere(t *testing.T) {
+	t.Run("single downloads", func(t *testing.T) { stopAnywhere(t, 12) })
+	t.Run("a package", func(t *testing.T) { stopAnywhere(t, 30) })
+}
+
+func stopAnywhere(t *testing.T, n int) {
 	w := newWorld(t, ksefsim.Options{PackageCap: 150})
 	w.options.Since = start.Add(-60 * 24 * time.Hour)
-	w.add(w.generate(900, 40*24*time.Hour, 92)...)
+	w.add(w.generate(700, 40*24*time.Hour, 92)...)
 	w.mustCycle()
 	hidden := w.sim.Listed(company, ksef.Buyer)[7].Number
 	w.sim.SetListed(hidden, ksef.Buyer, false)
-	late := w.late(30, 20*24*time.Hour, 93)
+	late := w.late(n, 20*24*time.Hour, 93)
 	positions := w.positions()
 	stops := 0
 	for skip := 0; ; skip++ {
@@ -527,11 +556,11 @@ func TestReconcileStoppedAnywhere(t *testing.T) {
 			t.Fatal("it never ends")
 		}
 	}
-	if stops < 20 {
+	if stops < 15 {
 		t.Errorf("it was stopped only %d times", stops)
 	}
-	if n := w.logged("invoices=30"); n != 1 {
-		t.Errorf("30 late invoices were announced %d times", n)
+	if n := w.logged(fmt.Sprintf("invoices=%d\n", len(late))); n != 1 {
+		t.Errorf("the late invoices were announced %d times", n)
 	}
 	w.check()
 	w.complete()
@@ -870,6 +899,33 @@ func TestReconcileWaitsAcrossCycles(t *testing.T) {
 	}
 	if strings.Contains(w.log.String(), "reconciling by pages") {
 		t.Error("the package was not waited for")
+	}
+}
+
+// Where the cycle took all the time there is, nothing is asked.
+func TestReconcileWithoutTime(t *testing.T) {
+	w := newWorld(t, ksefsim.Options{})
+	w.options.Since = start.Add(-48 * time.Hour)
+	w.mustCycle()
+	w.clock.advance(24 * time.Hour)
+	m := w.open()
+	if _, err := m.Cycle(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		time  time.Duration
+		asked int
+	}{{0, 0}, {time.Minute, len(roles)}, {time.Minute, 0}} {
+		before := w.sim.Stats().Requests
+		if _, err := m.ReconcileDue(t.Context(), w.clock.Now().Add(test.time)); err != nil {
+			t.Fatal(err)
+		}
+		if asked := w.sim.Stats().Requests - before; asked != test.asked {
+			t.Errorf("in %s %d requests, want %d", test.time, asked, test.asked)
+		}
+	}
+	if err := m.Close(); err != nil {
+		t.Fatal(err)
 	}
 }
 
