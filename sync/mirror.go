@@ -92,8 +92,9 @@ type Mirror struct {
 
 	limitsRead time.Time
 	progress   Progress
-	noExports  map[string]time.Time // by role: until when packages are not asked for
-	awaited    map[string]db.Export // by role: the export that a scheduled reconciliation waits for
+	noExports  map[string]time.Time  // by role: until when packages are not asked for
+	partitions map[string]*partition // by role: the crowded instant that is being mirrored, if any
+	awaited    map[string]db.Export  // by role: the export that a scheduled reconciliation waits for
 }
 
 // Open locks and opens the mirror in o.Dir, and creates it where there is none.
@@ -117,7 +118,10 @@ func Open(ctx context.Context, o Options) (*Mirror, error) {
 	if err != nil {
 		return nil, fmt.Errorf("time zone of Poland: %w", err)
 	}
-	m := &Mirror{Options: o, warsaw: warsaw, noExports: map[string]time.Time{}, awaited: map[string]db.Export{}}
+	m := &Mirror{
+		Options: o, warsaw: warsaw,
+		noExports: map[string]time.Time{}, partitions: map[string]*partition{}, awaited: map[string]db.Export{},
+	}
 	if err := m.open(ctx); err != nil {
 		return nil, errors.Join(err, m.Close())
 	}

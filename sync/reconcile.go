@@ -39,10 +39,13 @@ type RoleReconciliation struct {
 	Waiting   []string       `json:"waiting"`    // of Late, those that could not be stored yet
 	NotListed []string       `json:"not_listed"` // here, and KSeF no longer lists them
 	Changed   []string       `json:"changed"`    // KSeF lists them with another hash
-	ByStored  []Month        `json:"by_stored"`  // months of permanent storage in Poland
-	ByIssued  []Month        `json:"by_issued"`  // months of the date of issue
-	Requests  int            `json:"requests"`
-	Err       error          `json:"-"` // why Reached is not To; nil: it is, or is still on its way there
+	// Crowded are dates of permanent storage with more invoices than KSeF lists at
+	// once: they were not compared, and are in no sum.
+	Crowded  []ksef.Timestamp `json:"crowded"`
+	ByStored []Month          `json:"by_stored"` // months of permanent storage in Poland
+	ByIssued []Month          `json:"by_issued"` // months of the date of issue
+	Requests int              `json:"requests"`
+	Err      error            `json:"-"` // why Reached is not To; nil: it is, or is still on its way there
 }
 
 // Agrees tells that KSeF listed just what was here.
@@ -117,7 +120,7 @@ func fromKSeF(err error) bool {
 	var refused *ksef.Error
 	var login *ksef.LoginError
 	var budget *ksef.BudgetError
-	return errors.As(err, &refused) || errors.As(err, &login) || errors.As(err, &budget) || errors.Is(err, errStuck)
+	return errors.As(err, &refused) || errors.As(err, &login) || errors.As(err, &budget) || errors.Is(err, ErrStuck)
 }
 
 // lookAgain is after what time a scheduled pass looks whether the limits spare it a
@@ -127,11 +130,11 @@ const lookAgain = time.Minute
 // errLater ends a scheduled pass for now: there is no time or budget left for it.
 var errLater = errors.New("it goes on later")
 
-// errNoPackage says that a list is not to be had by a package.
-var errNoPackage = errors.New("no package is to be had")
+// errNoList says that no list is to be had by a package.
+var errNoList = errors.New("no package of metadata is to be had")
 
 // errNothingYet is for a role without a watermark.
-var errNothingYet = fmt.Errorf("nothing is complete yet that could be compared, sync first: %w", errStuck)
+var errNothingYet = fmt.Errorf("nothing is complete yet that could be compared, sync first: %w", ErrStuck)
 
 // pass is the comparison of one role. Its stream stores what was missing, as a
 // cycle would, but never moves.
@@ -250,6 +253,7 @@ func (p *pass) result() RoleReconciliation {
 	for _, numbers := range []*[]string{&r.Late, &r.Waiting, &r.NotListed, &r.Changed} {
 		*numbers = append([]string{}, *numbers...) // JSON has no null for none
 	}
+	r.Crowded = append([]ksef.Timestamp{}, r.Crowded...)
 	r.Role, r.Err, r.Requests = p.role, p.err, p.report.Requests
 	r.From, r.To, r.Reached = ksef.Timestamp(p.row.From), ksef.Timestamp(p.row.To), p.reached()
 	for _, number := range r.Late {
@@ -270,20 +274,33 @@ func (p *pass) part(ctx context.Context, from, to ksef.Timestamp) error {
 	if errors.Is(err, ksef.ErrNothingNew) {
 		l, err = listing{end: from}, nil
 	}
-	if err == nil && l.more && l.end.Compare(from) <= 0 {
-		l, err = p.listInstant(ctx, from)
-	}
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
+	case l.more && l.end.Compare(from) < 0:
+		return fmt.Errorf("KSeF lists invoices from before %s, where it was asked to begin: %w", from, ErrStuck)
+	case l.more && l.end.Compare(from) == 0 && len(l.rows) >= packageFull:
+		l = listing{end: behind(from), more: true, crowded: true}
+	case l.more && l.end.Compare(from) == 0:
+		if l, err = p.listInstant(ctx, from); err != nil {
+			return err
+		}
 	}
-	if l.end.Compare(from) > 0 {
+	if l.crowded {
+		p.Log.Warn("instant cannot be compared: KSeF has more invoices of it than it lists at once", "role", p.role, "instant", from)
+		p.found.Crowded = append(p.found.Crowded, from)
+		if _, err := p.db.RecordCompared(ctx, db.Compared{Reconciliation: p.row.ID, Role: p.role, Reached: string(l.end)}); err != nil {
+			return err
+		}
+		p.row.Reached = string(l.end)
+	} else if l.end.Compare(from) > 0 {
 		if err := p.compare(ctx, from, l); err != nil {
 			return err
 		}
 	}
 	if !l.more && l.end.Compare(to) < 0 {
 		// The mark lies before the watermark, which it had reached once.
-		return fmt.Errorf("KSeF now guarantees its list only up to %s: %w", l.end, errStuck)
+		return fmt.Errorf("KSeF now guarantees its list only up to %s: %w", l.end, ErrStuck)
 	}
 	return nil
 }
@@ -293,6 +310,9 @@ type listing struct {
 	rows []ksef.Metadata // some may lie at end or after it
 	end  ksef.Timestamp
 	more bool // end is not yet the end of what was asked for
+	// crowded says that from here to end there is more than KSeF lists at once, or
+	// lists reliably: rows says nothing then.
+	crowded bool
 }
 
 // list asks KSeF what it has in a window: by one page of metadata where a page
@@ -317,7 +337,7 @@ func (p *pass) list(ctx context.Context, from, to ksef.Timestamp) (listing, erro
 				if limit == nil || budget.Until.Before(limit.Until) {
 					limit = budget
 				}
-			case !errors.Is(err, errNoPackage):
+			case !errors.Is(err, errNoList):
 				return l, err
 			}
 		}
@@ -359,41 +379,39 @@ func (p *pass) listByPage(ctx context.Context, from, to ksef.Timestamp) (listing
 		return listing{}, err
 	}
 	end, more, err := continuation(page, to)
-	return listing{page.Invoices, end, more}, err
+	return listing{rows: page.Invoices, end: end, more: more}, err
 }
 
 func (p *pass) page(ctx context.Context, from, to ksef.Timestamp, number int) (ksef.MetadataPage, error) {
 	if err := p.afford(ctx, ksef.GroupMetadata); err != nil {
 		return ksef.MetadataPage{}, err
 	}
-	page, err := p.query(ctx, from, to, number)
+	page, err := p.query(ctx, ksef.Query{From: from, To: to}, number)
 	p.hwm = "" // that of a past window is its end: it says nothing about the stream
 	return page, err
 }
 
-// listInstant lists one permanent storage date that has more rows than a page, by
-// numbered pages, as [stream.storeInstant] does.
+// listInstant lists one permanent storage date that has more rows than a page, or
+// than a package, by numbered pages, as a cycle does. Where a row comes twice
+// another may be left out, and would pass for one that KSeF no longer lists.
 func (p *pass) listInstant(ctx context.Context, at ksef.Timestamp) (listing, error) {
-	l := listing{end: ksef.Timestamp(at.Time().Add(smallestStep).Format("2006-01-02T15:04:05.0000000Z")), more: true}
+	l := listing{end: behind(at), more: true}
 	seen := map[string]bool{}
 	for number := 0; ; number++ {
 		page, err := p.page(ctx, at, at, number)
-		if err != nil {
+		// A scheduled pass does not begin an instant again and again that has more
+		// pages than an hour spares.
+		tooFar := number > 0 && !p.until.IsZero() && limited(err)
+		if err != nil && !badRequest(err) && !tooFar {
 			return listing{}, err
 		}
-		if page.IsTruncated {
-			return listing{}, fmt.Errorf("more than 10,000 invoices at %s: %w", at, errStuck)
-		}
+		l.crowded = err != nil || page.IsTruncated || page.HasMore && (number == lastPage || len(page.Invoices) < pageSize)
 		for _, row := range page.Invoices {
-			if seen[row.KSeFNumber] {
-				// Where one comes twice another may be left out, and would pass for one
-				// that KSeF no longer lists.
-				return listing{}, fmt.Errorf("KSeF lists the invoices of %s in a different order each time: %w", at, errStuck)
-			}
+			l.crowded = l.crowded || seen[row.KSeFNumber]
 			seen[row.KSeFNumber] = true
 		}
 		l.rows = append(l.rows, page.Invoices...)
-		if !page.HasMore {
+		if l.crowded || !page.HasMore {
 			return l, nil
 		}
 	}
@@ -406,14 +424,14 @@ func (p *pass) listInstant(ctx context.Context, at ksef.Timestamp) (listing, err
 // wait remembers it until its next turn.
 func (p *pass) listByPackage(ctx context.Context, from, to ksef.Timestamp) (listing, error) {
 	if is, err := p.situation(ctx); err != nil || is.refused {
-		return listing{}, cmp.Or(err, errNoPackage)
+		return listing{}, cmp.Or(err, errNoList)
 	}
 	e, waited := p.awaited[p.role]
 	delete(p.awaited, p.role)
 	if !waited || e.From != string(from) || e.To != string(to) {
 		var err error
 		if e, err = p.startList(ctx, from, to); err != nil {
-			return listing{}, p.orNoPackage(ctx, err)
+			return listing{}, p.orNoList(ctx, err)
 		}
 	}
 	until := p.until
@@ -421,11 +439,13 @@ func (p *pass) listByPackage(ctx context.Context, from, to ksef.Timestamp) (list
 		until = p.Now().Add(patience)
 	}
 	var l listing
-	err := p.withPackage(ctx, e, until, func(done *ksef.Package, files []*os.File) (err error) {
-		if l.rows, _, err = readPackage(ctx, done, files); err != nil {
+	err := p.withPackage(ctx, e, until, func(done *ksef.Package, files []*os.File) error {
+		pack, _, err := readPackage(ctx, done, files)
+		if err != nil {
 			return err
 		}
-		l.end, l.more, err = packageContinuation(done, l.rows, to)
+		l.rows = pack.rows
+		l.end, l.more, err = packageContinuation(done, pack, to)
 		return err
 	})
 	var budget *ksef.BudgetError
@@ -436,10 +456,7 @@ func (p *pass) listByPackage(ctx context.Context, from, to ksef.Timestamp) (list
 	if errors.Is(err, errTooLong) {
 		err = errors.Join(err, p.abandon(ctx, e))
 	}
-	if err == nil && l.more && l.end.Compare(from) <= 0 {
-		err = fmt.Errorf("a package holds nothing but invoices of %s, and more follow: %w", from, errExport)
-	}
-	return l, p.orNoPackage(ctx, err)
+	return l, p.orNoList(ctx, err)
 }
 
 // startList asks for a package of metadata.
@@ -466,8 +483,8 @@ func (p *pass) abandon(ctx context.Context, e db.Export) error {
 	return p.db.AbandonExport(ctx, id, p.Now())
 }
 
-// orNoPackage makes errNoPackage of an error after which pages may still do.
-func (p *pass) orNoPackage(ctx context.Context, err error) error {
+// orNoList makes errNoList of an error after which pages may still do.
+func (p *pass) orNoList(ctx context.Context, err error) error {
 	var refused *ksef.Error
 	switch {
 	case err == nil || ctx.Err() != nil:
@@ -476,7 +493,7 @@ func (p *pass) orNoPackage(ctx context.Context, err error) error {
 		errors.As(err, &refused) && refused.HTTPStatus == http.StatusBadRequest:
 		p.noExports[p.role] = p.Now().Add(exportPause)
 		p.Log.Warn("no package is to be had, reconciling by pages", "role", p.role, "err", err)
-		return errNoPackage
+		return errNoList
 	}
 	return err
 }
@@ -597,7 +614,7 @@ func (p *pass) fetch(ctx context.Context, rows []ksef.Metadata, known map[string
 		first, last := slices.MinFunc(absent, byDate).Stored, slices.MaxFunc(absent, byDate).Stored
 		var budget *ksef.BudgetError
 		_, _, err := p.export(ctx, first, last)
-		if err != nil && !errors.As(err, &budget) && !errors.Is(p.orNoPackage(ctx, err), errNoPackage) {
+		if err != nil && !errors.As(err, &budget) && !errors.Is(p.orNoList(ctx, err), errNoList) {
 			return err
 		}
 	}

@@ -217,6 +217,9 @@ func (c *command) printReconciliation(name string, r ksefsync.Reconciliation, by
 		list("could not be stored yet (see status)", role.Waiting)
 		list("KSeF no longer lists it, it is kept", role.NotListed)
 		list("KSeF lists it with another hash (see status)", role.Changed)
+		for _, instant := range role.Crowded {
+			_, _ = fmt.Fprintf(c.stdout, "  not compared, for KSeF has more than it lists at once: the invoices stored at %s\n", instant)
+		}
 		_, _ = fmt.Fprintf(c.stdout, "  %d listed by KSeF, %d of them were missing here, %d no longer listed, %d changed\n",
 			role.Listed, len(role.Late), len(role.NotListed), len(role.Changed))
 	}
