@@ -448,6 +448,39 @@ func TestReconcileJudgesOnlyWhatIsGuaranteed(t *testing.T) {
 	}
 }
 
+// An instant with more invoices than KSeF lists at once is mirrored by parts, which
+// one list cannot be held against: it is passed over, and said to be.
+func TestReconcileCrowdedInstant(t *testing.T) {
+	w := newWorld(t, ksefsim.Options{PageCap: 500, PackageCap: 500})
+	w.options.Since = start.Add(-60 * 24 * time.Hour)
+	invoices := w.generate(2200, 40*24*time.Hour, 107)
+	for i := range 1500 {
+		invoices[300+i].Stored = start.Add(-20 * 24 * time.Hour)
+	}
+	w.add(invoices...)
+	w.mustCycle()
+	w.complete()
+	numbers := w.late(2, 10*24*time.Hour, 108)
+	hidden := w.sim.Listed(company, ksef.Buyer)[3].Number
+	w.sim.SetListed(hidden, ksef.Buyer, false)
+	found := w.mustReconcile(time.Time{})
+	buyer := found["buyer"]
+	slices.Sort(buyer.Late)
+	slices.Sort(numbers)
+	if !slices.Equal(buyer.Late, numbers) || !slices.Equal(buyer.NotListed, []string{string(hidden)}) || buyer.Reached != buyer.To {
+		t.Errorf("late %q, not listed %q", buyer.Late, buyer.NotListed)
+	}
+	if len(buyer.Crowded) != 1 || buyer.Crowded[0].Time() != start.Add(-20*24*time.Hour) || len(found["authorized"].Crowded) != 0 {
+		t.Errorf("crowded: %q", buyer.Crowded)
+	}
+	for _, month := range buyer.ByStored {
+		if month.Here.Invoices-month.KSeF.Invoices > 1 {
+			t.Errorf("%+v", month)
+		}
+	}
+	w.complete()
+}
+
 // Where rows shift between numbered pages one may be left out; nothing is concluded
 // from such a list, and a later one serves.
 func TestReconcileShiftingPages(t *testing.T) {
