@@ -935,6 +935,37 @@ func TestReconcileWaitsAcrossCycles(t *testing.T) {
 	}
 }
 
+// A package of metadata that hangs is given up after an hour and counts among those
+// given up of the day, which are few; pages do instead.
+func TestReconcileListHangs(t *testing.T) {
+	w := newWorld(t, ksefsim.Options{})
+	w.options.Since = start.Add(-48 * time.Hour)
+	w.options.Roles = []string{"seller", "buyer"}
+	w.add(w.generate(1500, 40*time.Hour, 109)...)
+	m := w.open()
+	w.run(m, 12*time.Hour, 15*time.Minute)
+	w.sim.SetExportOutcome(ksefsim.ExportOutcome{Status: 100})
+	before := w.sim.Stats().ByGroup[ksef.GroupExport]
+	w.run(m, 10*time.Hour, 15*time.Minute)
+	if err := m.Close(); err != nil {
+		t.Fatal(err)
+	}
+	d, err := db.OpenReadOnly(t.Context(), ksefsync.DatabasePath(w.dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = d.Close() }()
+	asked := w.sim.Stats().ByGroup[ksef.GroupExport] - before
+	if given, err := d.Abandoned(t.Context(), start); err != nil || given != asked || asked != 2 {
+		t.Errorf("%d packages asked for, %d given up, %v", asked, given, err)
+	}
+	for _, role := range w.options.Roles {
+		if past := w.past(role); len(past) != 1 || past[0].Reached != past[0].To || past[0].Err != "" {
+			t.Errorf("%s: %+v", role, past)
+		}
+	}
+}
+
 // Where the cycle took all the time there is, nothing is asked.
 func TestReconcileWithoutTime(t *testing.T) {
 	w := newWorld(t, ksefsim.Options{})
