@@ -453,7 +453,7 @@ func TestRequests(t *testing.T) {
 	now := time.UnixMilli(1_793_000_000_123)
 	start := func(at time.Time) int64 {
 		t.Helper()
-		id, err := d.StartRequest(t.Context(), "query", at)
+		id, err := d.StartRequest(t.Context(), "query", 0, nil, func([]Request, map[string]time.Time) time.Time { return at })
 		if err != nil {
 			t.Fatal(err)
 		}

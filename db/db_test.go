@@ -212,7 +212,7 @@ func TestOpenReadOnly(t *testing.T) {
 	if xml, err := reader.Document(t.Context(), testNumber(0)); err != nil || hashOf(xml) != testInvoice(0).Hash {
 		t.Errorf("document: %v", err)
 	}
-	_, startErr := reader.StartRequest(t.Context(), "query", time.Now())
+	_, startErr := reader.StartRequest(t.Context(), "query", 0, nil, nil)
 	for name, err := range map[string]error{
 		"Commit":       reader.Commit(t.Context(), Batch{Role: "seller", Watermark: "w"}),
 		"RecordRun":    reader.RecordRun(t.Context(), Run{Role: "seller"}),

@@ -216,11 +216,13 @@ func (m *Mirror) Close() error {
 }
 
 // requestLog lets the limiter keep its memory in the mirror's database, so that
-// restarts, the daemon and commands draw on one budget.
+// restarts, the daemon and commands beside it draw on one budget.
 type requestLog struct{ db *db.DB }
 
-func (l requestLog) StartRequest(ctx context.Context, group string, at time.Time) (int64, error) {
-	return l.db.StartRequest(ctx, group, at)
+func (l requestLog) StartRequest(ctx context.Context, group string, after int64, open []int64, admit ksef.Admit) (int64, error) {
+	return l.db.StartRequest(ctx, group, after, open, func(recorded []db.Request, blocks map[string]time.Time) time.Time {
+		return admit(logged(recorded), blocks)
+	})
 }
 
 func (l requestLog) EndRequest(ctx context.Context, id int64, at time.Time) error {
@@ -237,11 +239,15 @@ func (l requestLog) Blocks(ctx context.Context) (map[string]time.Time, error) {
 
 func (l requestLog) Requests(ctx context.Context, since time.Time) ([]ksef.LoggedRequest, error) {
 	rows, err := l.db.Requests(ctx, since)
+	return logged(rows), err
+}
+
+func logged(rows []db.Request) []ksef.LoggedRequest {
 	logged := make([]ksef.LoggedRequest, len(rows))
 	for i, r := range rows {
 		logged[i] = ksef.LoggedRequest(r)
 	}
-	return logged, err
+	return logged
 }
 
 // sleep waits for d or until ctx ends, whose error it returns then.
