@@ -93,6 +93,21 @@ type Mirror struct {
 // when the database knows of invoices but their folder's marker is missing: then
 // nothing is written, for an empty mount point must not be filled.
 func Open(ctx context.Context, o Options) (*Mirror, error) {
+	m, err := newMirror(o)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.open(ctx); err != nil {
+		return nil, errors.Join(err, m.Close())
+	}
+	if o.Remote != nil {
+		m.remote = o.Remote(requestLog{m.db})
+	}
+	return m, nil
+}
+
+// newMirror makes a mirror that is not open yet.
+func newMirror(o Options) (*Mirror, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -109,14 +124,7 @@ func Open(ctx context.Context, o Options) (*Mirror, error) {
 	if err != nil {
 		return nil, fmt.Errorf("time zone of Poland: %w", err)
 	}
-	m := &Mirror{Options: o, warsaw: warsaw, noExports: map[string]time.Time{}}
-	if err := m.open(ctx); err != nil {
-		return nil, errors.Join(err, m.Close())
-	}
-	if o.Remote != nil {
-		m.remote = o.Remote(requestLog{m.db})
-	}
-	return m, nil
+	return &Mirror{Options: o, warsaw: warsaw, noExports: map[string]time.Time{}}, nil
 }
 
 func (m *Mirror) open(ctx context.Context) error {
@@ -144,9 +152,7 @@ func (m *Mirror) open(ctx context.Context) error {
 	if id == "" {
 		id = uuid.NewString()
 	}
-	m.db, err = db.Open(ctx, DatabasePath(m.Dir), db.Mirror{
-		Environment: m.Environment, ContextType: m.Context.Type, ContextValue: m.Context.Value, ID: id,
-	}, m.Log)
+	m.db, err = db.Open(ctx, DatabasePath(m.Dir), m.mirrored(id), m.Log)
 	if err != nil {
 		return err
 	}
@@ -182,6 +188,11 @@ func (m *Mirror) open(ctx context.Context) error {
 		return fmt.Errorf("folder for packages: %w", err)
 	}
 	return nil
+}
+
+// mirrored is what the database has to mirror.
+func (m *Mirror) mirrored(id string) db.Mirror {
+	return db.Mirror{Environment: m.Environment, ContextType: m.Context.Type, ContextValue: m.Context.Value, ID: id}
 }
 
 // DatabasePath is where the database of the mirror in dir is.

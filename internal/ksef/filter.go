@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math/big"
 	"regexp"
 	"slices"
@@ -22,9 +21,6 @@ func (q *Query) UnmarshalJSON(data []byte) error {
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(&wire); err != nil {
 		return fmt.Errorf("filters: %w", err)
-	}
-	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return errors.New("filters: something follows the end of the JSON")
 	}
 	dates := wire.DateRange
 	*q = Query{SubjectType: wire.SubjectType, From: dates.From, To: dates.To, DateType: dates.DateType, Filter: wire.Filter}
