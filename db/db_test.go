@@ -229,6 +229,40 @@ func TestOpenReadOnly(t *testing.T) {
 	}
 }
 
+func TestOpenBeside(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "database", "invoices.db")
+	if _, err := OpenBeside(t.Context(), path, testMirror, discard()); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("no database: error %v", err)
+	}
+	if _, err := os.Stat(filepath.Dir(path)); !errors.Is(err, os.ErrNotExist) {
+		t.Error("OpenBeside made the folder")
+	}
+	set := testSettings(t)
+	set.migrations = set.migrations[:len(set.migrations)-1]
+	if older, err := open(t.Context(), path, testMirror, discard(), set); err == nil { // its statements may need the newer schema
+		if err := older.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := OpenBeside(t.Context(), path, testMirror, discard()); err == nil || !strings.Contains(err.Error(), "which migrates it") {
+		t.Errorf("an older one: error %v", err)
+	}
+	openTest(t, path)
+	if _, err := OpenBeside(t.Context(), path, Mirror{Environment: "prod", ContextType: "nip", ContextValue: "5265877635"}, discard()); err == nil || !strings.Contains(err.Error(), "environment") {
+		t.Errorf("another mirror's: error %v", err)
+	}
+	beside, err := OpenBeside(t.Context(), path, testMirror, discard())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := beside.BlockGroup(t.Context(), "query", time.Now()); err != nil {
+		t.Error(err)
+	}
+	if err := beside.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 // The settings must hold on every connection, not only on the first of a pool.
 func TestPragmasOnEveryConnection(t *testing.T) {
 	d := newTest(t)

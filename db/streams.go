@@ -68,7 +68,7 @@ const (
 	upsertStreamRun = `INSERT INTO streams(role, last_run_at, last_success_at, last_error) VALUES(?, ?, ?, ?)
 	ON CONFLICT(role) DO UPDATE SET last_run_at = excluded.last_run_at,
 		last_success_at = coalesce(excluded.last_success_at, last_success_at), last_error = excluded.last_error`
-	deleteOldRuns     = `DELETE FROM runs WHERE finished_at < ?`
+	deleteOldRuns = `DELETE FROM runs WHERE finished_at < ?`
 	// The last one stays, so that no id is ever given twice: by ids, processes know
 	// which requests they have seen.
 	deleteOldRequests = `DELETE FROM requests WHERE (ended_at < ? OR (ended_at IS NULL AND started_at < ?)) AND id < (SELECT max(id) FROM requests)`

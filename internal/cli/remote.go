@@ -210,12 +210,13 @@ func (c *command) spent(name string, err error, advice string) error {
 }
 
 func (c *command) list(ctx context.Context, name string, d *ksefsync.Direct, q ksef.Query, fresh, asJSON bool) error {
-	print, end := c.printRow(q), func() error { return nil }
+	begin, row, end := c.table(q)
 	if asJSON {
-		print, end = c.printJSON()
+		begin, row, end = c.jsonArray()
 	}
-	listing, err := d.Query(ctx, q, fresh, print)
-	err = errors.Join(err, end())
+	begin()
+	listing, err := d.Query(ctx, q, fresh, row)
+	end()
 	switch {
 	case listing.MirrorUpTo == "":
 		c.note("%s: %d invoices from KSeF", name, listing.FromKSeF)
@@ -234,22 +235,23 @@ func (c *command) list(ctx context.Context, name string, d *ksefsync.Direct, q k
 	return nil
 }
 
-// printRow gives a printer of a table.
-func (c *command) printRow(q ksef.Query) func(ksef.Metadata) error {
-	_, err := fmt.Fprintf(c.stdout, "%-35s  %-10s  %-8s  %15s %-3s  %-10s  %-24s  %s\n", "KSeF number", "issued", "type", "gross", "", "stored", "number", "other party")
-	return func(row ksef.Metadata) error {
-		if err != nil {
-			return err
-		}
-		party := row.Seller.Name
-		if q.SubjectType == ksef.Seller {
-			party = row.Buyer.Name
-		}
-		_, err := fmt.Fprintf(c.stdout, "%-35s  %-10s  %-8s  %15s %-3s  %-10s  %-24s  %s\n",
-			plain(row.KSeFNumber), plain(row.IssueDate), plain(row.InvoiceType), plain(row.GrossAmount.String()), plain(row.Currency),
-			row.Stored.Time().Format(time.DateOnly), plain(row.InvoiceNumber), plain(party))
+// table gives what prints the beginning, a row and the end of a table. An error of
+// row ends the listing: nobody reads it any more.
+func (c *command) table(q ksef.Query) (begin func(), row func(ksef.Metadata) error, end func()) {
+	line := func(cells ...any) error {
+		_, err := fmt.Fprintf(c.stdout, "%-35s  %-10s  %-8s  %15s %-3s  %-10s  %-24s  %s\n", cells...)
 		return err
 	}
+	begin = func() { _ = line("KSeF number", "issued", "type", "gross", "", "stored", "number", "other party") }
+	row = func(m ksef.Metadata) error {
+		party := m.Seller.Name
+		if q.SubjectType == ksef.Seller {
+			party = m.Buyer.Name
+		}
+		return line(plain(m.KSeFNumber), plain(m.IssueDate), plain(m.InvoiceType), plain(m.GrossAmount.String()), plain(m.Currency),
+			m.Stored.Time().Format(time.DateOnly), plain(m.InvoiceNumber), plain(party))
+	}
+	return begin, row, func() {}
 }
 
 // plain takes out of what strangers wrote into an invoice whatever could command
@@ -263,22 +265,17 @@ func plain(text string) string {
 	}, text)
 }
 
-// printJSON gives a printer of a JSON array, which end closes also after an error.
-func (c *command) printJSON() (print func(ksef.Metadata) error, end func() error) {
-	separator := "[\n"
-	print = func(row ksef.Metadata) error {
-		_, err := fmt.Fprintf(c.stdout, "%s%s", separator, row.Raw)
+// jsonArray is table for an array of KSeF's own rows. It is whole also after an
+// error.
+func (c *command) jsonArray() (begin func(), row func(ksef.Metadata) error, end func()) {
+	separator := "\n"
+	begin = func() { _, _ = fmt.Fprint(c.stdout, "[") }
+	row = func(m ksef.Metadata) error {
+		_, err := fmt.Fprintf(c.stdout, "%s%s", separator, m.Raw)
 		separator = ",\n"
 		return err
 	}
-	return print, func() error {
-		if separator == "[\n" {
-			_, err := fmt.Fprintln(c.stdout, "[]")
-			return err
-		}
-		_, err := fmt.Fprintln(c.stdout, "\n]")
-		return err
-	}
+	return begin, row, func() { _, _ = fmt.Fprintln(c.stdout, "]") }
 }
 
 func (c *command) download(ctx context.Context, name string, d *ksefsync.Direct, number ksef.Number, output string, fresh bool) error {
