@@ -217,10 +217,9 @@ func (c *command) list(ctx context.Context, name string, d *ksefsync.Direct, q k
 	begin()
 	listing, err := d.Query(ctx, q, fresh, row)
 	end()
-	switch {
-	case listing.MirrorUpTo == "":
+	if listing.MirrorUpTo == "" {
 		c.note("%s: %d invoices from KSeF", name, listing.FromKSeF)
-	default:
+	} else {
 		c.note("%s: %d invoices from KSeF, and %d from the mirror: those stored up to %s (--fresh asks KSeF for them)", name, listing.FromKSeF, listing.FromMirror, listing.MirrorUpTo)
 	}
 	if listing.Repeated {
@@ -410,7 +409,7 @@ func (f *queryFlags) query(cmd *cobra.Command, stdin io.Reader) (ksef.Query, err
 func readFilters(name string, stdin io.Reader) (q ksef.Query, err error) {
 	source := stdin
 	if name != "-" {
-		file, err := os.Open(name) //nolint:gosec // the user names the file
+		file, err := os.Open(name)
 		if err != nil {
 			return q, err
 		}
