@@ -12,9 +12,6 @@ import (
 	"ksefmirror/internal/ksef"
 )
 
-// smallestStep is the smallest step between two dates that KSeF writes.
-const smallestStep = 100 * time.Nanosecond
-
 // Direct asks KSeF for a person, beside whoever works on the mirror: it holds no
 // lock and touches nothing of the mirror but its log of requests, so that all draw
 // on one budget. What is mirrored it answers from the mirror. Its methods are not
