@@ -530,6 +530,22 @@ func TestExportHostile(t *testing.T) {
 	if _, err := w.direct().Export(t.Context(), q, filepath.Join(other.dir, "invoices"), false); err == nil || !strings.Contains(err.Error(), "belongs to the mirror") {
 		t.Errorf("into another mirror: %v", err)
 	}
+	// Listed with another hash than KSeF serves, singly and in a package.
+	for _, n := range []int{6, 60} {
+		lying := newWorld(t, ksefsim.Options{})
+		lying.create()
+		invoices := lying.generate(n, time.Hour, 16)
+		for i := range invoices {
+			invoices[i].Metadata = func(row *ksef.Metadata) { row.InvoiceHash = hash([]byte("another")) }
+		}
+		lying.add(invoices...)
+		dir := filepath.Join(t.TempDir(), "lying")
+		done, err := lying.direct().Export(t.Context(), q, dir, false)
+		files, globErr := filepath.Glob(filepath.Join(dir, "*", "*", "*", "*.xml"))
+		if err != nil || globErr != nil || len(done.Failed) != len(lying.inKSeF("buyer")) || len(done.Failed) == 0 || len(files) != 0 || (done.Packages > 0) != (n == 60) {
+			t.Errorf("%v, %d failed and %d files of %d, %d packages", err, len(done.Failed), len(files), n, done.Packages)
+		}
+	}
 	// A package whose bytes are wrong counts for nothing.
 	w.add(w.fresh(60, 15)...)
 	w.clock.advance(5 * time.Minute)
