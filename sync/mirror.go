@@ -92,7 +92,8 @@ type Mirror struct {
 
 	limitsRead time.Time
 	progress   Progress
-	noExports  map[string]time.Time // by role: until when packages are not asked for
+	noExports  map[string]time.Time  // by role: until when packages are not asked for
+	partitions map[string]*partition // by role: the crowded instant that is being mirrored, if any
 }
 
 // Open locks and opens the mirror in o.Dir, and creates it where there is none.
@@ -131,7 +132,7 @@ func newMirror(o Options) (*Mirror, error) {
 	if err != nil {
 		return nil, fmt.Errorf("time zone of Poland: %w", err)
 	}
-	return &Mirror{Options: o, warsaw: warsaw, noExports: map[string]time.Time{}}, nil
+	return &Mirror{Options: o, warsaw: warsaw, noExports: map[string]time.Time{}, partitions: map[string]*partition{}}, nil
 }
 
 func (m *Mirror) open(ctx context.Context) error {

@@ -531,7 +531,7 @@ func TestExportHostile(t *testing.T) {
 		t.Errorf("into another mirror: %v", err)
 	}
 	// Listed with another hash than KSeF serves, singly and in a package.
-	for _, n := range []int{6, 60} {
+	for _, n := range []int{16, 60} {
 		lying := newWorld(t, ksefsim.Options{})
 		lying.create()
 		invoices := lying.generate(n, time.Hour, 16)
