@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	day = 24 * time.Hour
+	oneDay = 24 * time.Hour
 	// The nights begin in this hour in Poland and last so long. Each mirror has its
 	// own moment in them, so that many do not march in step.
 	nightHour = 1
@@ -28,7 +28,7 @@ type rhythm struct {
 // rhythms are those in use, the longest span first: it does for the shorter ones
 // too. KSeF's lists were found wanting within minutes; the longer spans are for
 // what nobody has seen yet.
-func rhythms() []rhythm { return []rhythm{{windowLength, 30}, {35 * day, 7}, {72 * time.Hour, 1}} }
+func rhythms() []rhythm { return []rhythm{{windowLength, 30}, {35 * oneDay, 7}, {72 * time.Hour, 1}} }
 
 // ReconcileDue compares what is due, as far as there is time until then and the
 // limits leave the mirror enough for itself; the next call goes on, also with what

@@ -15,7 +15,7 @@ func TestDueSpan(t *testing.T) {
 		at := night.AddDate(0, 0, -daysAgo).Add(5 * time.Minute)
 		return db.Reconciliation{Span: span, Started: at, Finished: at.Add(time.Minute), Err: err}
 	}
-	const week, month, three = 35 * day, windowLength, 72 * time.Hour
+	const week, month, three = 35 * oneDay, windowLength, 72 * time.Hour
 	for name, test := range map[string]struct {
 		first time.Time
 		after time.Duration // after the beginning of the night
@@ -31,8 +31,8 @@ func TestDueSpan(t *testing.T) {
 		"the seventh night":                  {long, time.Minute, []db.Reconciliation{ended(three, 1, ""), ended(week, 7, ""), ended(month, 9, "")}, week},
 		"the thirtieth night":                {long, time.Minute, []db.Reconciliation{ended(three, 1, ""), ended(week, 7, ""), ended(month, 30, "")}, month},
 		"a longer one does":                  {long, time.Minute, []db.Reconciliation{ended(month, 6, "")}, three},
-		"a person's of this day does":        {long, 12 * time.Hour, []db.Reconciliation{{Span: 200 * day, Started: night.Add(time.Hour), Finished: night.Add(2 * time.Hour)}}, 0},
-		"a person's that was cut short":      {long, 12 * time.Hour, []db.Reconciliation{{Span: 200 * day, Started: night.Add(time.Hour)}, ended(month, 0, "")}, 0},
+		"a person's of this day does":        {long, 12 * time.Hour, []db.Reconciliation{{Span: 200 * oneDay, Started: night.Add(time.Hour), Finished: night.Add(2 * time.Hour)}}, 0},
+		"a person's that was cut short":      {long, 12 * time.Hour, []db.Reconciliation{{Span: 200 * oneDay, Started: night.Add(time.Hour)}, ended(month, 0, "")}, 0},
 		"failed just now":                    {long, time.Hour, []db.Reconciliation{ended(three, 0, "HTTP 503"), ended(month, 1, "")}, 0},
 		"failed some hours ago":              {long, 5 * time.Hour, []db.Reconciliation{ended(three, 0, "HTTP 503"), ended(month, 1, "")}, three},
 		"the long one failed the day before": {long, time.Minute, []db.Reconciliation{ended(month, 1, "HTTP 503"), ended(three, 2, "")}, month},

@@ -86,7 +86,7 @@ can go on.`,
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&flags.since, "since", "", "begin at the `date` (2026-02-01), by permanent storage in KSeF")
+	cmd.Flags().StringVar(&flags.since, "since", "", "begin at the `day` in Poland (2026-02-01), or an instant, by permanent storage in KSeF")
 	cmd.Flags().BoolVar(&flags.all, "all", false, "begin where the mirror begins")
 	cmd.Flags().StringVar(&flags.by, "by", "stored", "months of what: `stored` or issued")
 	cmd.Flags().BoolVar(&flags.wait, "wait", false, "stay when the limits allow no more, and go on as soon as they do")
@@ -105,15 +105,8 @@ func (f reconcileFlags) check() (time.Time, error) {
 	if f.all {
 		return time.Time{}, errors.New("--since and --all exclude each other")
 	}
-	warsaw, err := poland()
-	if err != nil {
-		return time.Time{}, err
-	}
-	since, err := time.ParseInLocation(time.DateOnly, f.since, warsaw)
-	if err != nil {
-		return time.Time{}, fmt.Errorf("--since %q: want a date such as 2026-02-01", f.since)
-	}
-	return since, nil
+	since, err := parseDate("since", f.since, false)
+	return since.Time(), err
 }
 
 func poland() (*time.Location, error) {
