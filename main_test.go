@@ -187,6 +187,69 @@ func TestExitCodes(t *testing.T) {
 	p.want(1, []string{"KSeF could not be reached"}, "sync")
 }
 
+// The person at the keyboard compares with KSeF: the months, what was missing, what
+// KSeF hides, and the exit codes.
+func TestReconcile(t *testing.T) {
+	p := newPlace(t)
+	p.generate(40)
+	p.want(1, []string{"sync first"}, "reconcile")
+	p.want(0, nil, "sync")
+	p.want(0, []string{"acme: buyer, stored in KSeF from ", "VAT in PLN", "listed by KSeF, 0 of them were missing here, 0 no longer listed"}, "reconcile")
+	p.want(0, []string{"by month of issue"}, "reconcile", "--all", "--by", "issued")
+
+	past := time.Now().Add(-20 * time.Hour)
+	late, err := p.sim.Add(ksefsim.Generate(ksefsim.GenerateOptions{Count: 1, Context: company, From: past, To: past.Add(time.Second), Seed: 5})...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.want(3, []string{"was missing here: " + string(late[0])}, "reconcile")
+	p.want(1, []string{"appeared in KSeF below the watermark", string(late[0]), "reconciled "}, "status")
+
+	hidden := p.sim.Listed(company, ksef.Seller)[3].Number
+	p.sim.SetListed(hidden, ksef.Seller, false)
+	out := p.want(3, nil, "reconcile", "--json")
+	var all []struct {
+		Name  string `json:"name"`
+		Roles []struct {
+			Role      string   `json:"role"`
+			Late      []string `json:"late"`
+			NotListed []string `json:"not_listed"`
+			ByStored  []struct {
+				KSeF, Here struct {
+					Invoices int    `json:"invoices"`
+					Gross    string `json:"gross"`
+				}
+			} `json:"by_stored"`
+		} `json:"roles"`
+	}
+	_, out, _ = strings.Cut(out, "\n[") // after the log, which goes to standard error
+	if err := json.Unmarshal([]byte("["+out), &all); err != nil || len(all) != 1 || len(all[0].Roles) != 4 {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	seller := all[0].Roles[0]
+	if seller.Role != "seller" || len(seller.NotListed) != 1 || seller.NotListed[0] != string(hidden) || seller.Late == nil {
+		t.Errorf("%+v", seller)
+	}
+	ksefs, here := 0, 0
+	for _, month := range seller.ByStored {
+		ksefs, here = ksefs+month.KSeF.Invoices, here+month.Here.Invoices
+	}
+	if here != len(p.sim.Listed(company, ksef.Seller)) || ksefs != here-1 {
+		t.Errorf("%d in KSeF, %d here", ksefs, here)
+	}
+	p.want(3, []string{"in KSeF", "here", "no longer lists it, it is kept: " + string(hidden)}, "reconcile", "--since", past.Format(time.DateOnly))
+	p.want(1, []string{"no longer listed by KSeF", string(hidden)}, "status")
+	p.want(0, []string{"41 invoices checked, 0 missing"}, "verify")
+
+	p.want(2, []string{"want a day"}, "reconcile", "--since", "01.02.2026")
+	p.want(2, []string{"exclude"}, "reconcile", "--since", "2026-02-01", "--all")
+	p.want(2, []string{"want stored or issued"}, "reconcile", "--by", "tax")
+	for _, path := range []string{"/invoices/query/metadata", "/invoices/exports"} {
+		p.sim.Fault(ksefsim.TooMany(path, 0, "2680"))
+	}
+	p.want(5, []string{"nothing was compared", "it can go on from"}, "reconcile")
+}
+
 // A second process is told that the mirror is taken (exit 4); SIGTERM ends the
 // daemon in the middle of its work within five seconds, and nothing is lost.
 func TestRunAndStop(t *testing.T) {

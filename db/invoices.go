@@ -86,10 +86,12 @@ type Batch struct {
 
 const (
 	selectInvoiceHash = `SELECT id, invoice_hash FROM invoices WHERE ksef_number = ?`
-	insertRole        = `INSERT INTO invoice_roles(invoice_id, role) VALUES(?, ?) ON CONFLICT DO NOTHING`
-	insertDocument    = `INSERT INTO documents(invoice_id, dictionary, size, sha256, xml_zstd) VALUES(?, ?, ?, ?, ?)`
-	deleteInvoice     = `DELETE FROM invoices WHERE id = ?`
-	upsertQuarantine  = `INSERT INTO quarantine(ksef_number, invoice_hash, role, reason, path, stored_at, holds, first_seen_at, last_tried_at)
+	// What is listed again is not missing from KSeF's list any more.
+	insertRole = `INSERT INTO invoice_roles(invoice_id, role) VALUES(?, ?)
+	ON CONFLICT DO UPDATE SET not_seen_since = NULL WHERE not_seen_since IS NOT NULL`
+	insertDocument   = `INSERT INTO documents(invoice_id, dictionary, size, sha256, xml_zstd) VALUES(?, ?, ?, ?, ?)`
+	deleteInvoice    = `DELETE FROM invoices WHERE id = ?`
+	upsertQuarantine = `INSERT INTO quarantine(ksef_number, invoice_hash, role, reason, path, stored_at, holds, first_seen_at, last_tried_at)
 	VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)
 	ON CONFLICT(ksef_number, role, invoice_hash) DO UPDATE SET reason = excluded.reason, path = coalesce(excluded.path, path),
 		stored_at = excluded.stored_at, holds = excluded.holds, last_tried_at = excluded.last_tried_at, released_at = NULL`
@@ -430,6 +432,7 @@ func queries() []string {
 	return []string{
 		selectMirror, selectDictionaryID, selectDictionary, selectDocument, selectKnown, selectFiles, selectListed, selectCounts,
 		selectRoleCounts, selectOpenQuarantine, selectQuarantined, selectStreams, selectRequests, selectBlocks, selectLimits, selectExports, countAbandoned,
+		selectReconciliation, selectHeld, countHeld, selectDifferences, countNotListed, selectFirstRun,
 	}
 }
 
@@ -439,5 +442,6 @@ func commands() []string {
 		insertDictionary, selectInvoiceHash, insertInvoiceRow, insertRole, insertDocument, insertParty, insertLine, insertVATRow,
 		deleteInvoice, upsertQuarantine, releaseQuarantine, upsertStream, insertRun, upsertStreamRun, deleteOldRuns,
 		deleteOldRequests, selectNewRequests, selectBlocks, insertRequest, updateRequest, upsertBlock, updateLimits, insertExport, updateReference, deleteExport, abandonExport, deleteOldAbandoned,
+		insertReconciliation, advanceReconciliation, countLate, finishReconciliation, deleteReconciliations, insertLate, setNotSeen, clearNotSeen,
 	}
 }

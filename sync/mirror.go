@@ -94,6 +94,7 @@ type Mirror struct {
 	progress   Progress
 	noExports  map[string]time.Time  // by role: until when packages are not asked for
 	partitions map[string]*partition // by role: the crowded instant that is being mirrored, if any
+	awaited    map[string]db.Export  // by role: the export that a scheduled reconciliation waits for
 }
 
 // Open locks and opens the mirror in o.Dir, and creates it where there is none.
@@ -132,7 +133,10 @@ func newMirror(o Options) (*Mirror, error) {
 	if err != nil {
 		return nil, fmt.Errorf("time zone of Poland: %w", err)
 	}
-	return &Mirror{Options: o, warsaw: warsaw, noExports: map[string]time.Time{}, partitions: map[string]*partition{}}, nil
+	return &Mirror{
+		Options: o, warsaw: warsaw,
+		noExports: map[string]time.Time{}, partitions: map[string]*partition{}, awaited: map[string]db.Export{},
+	}, nil
 }
 
 func (m *Mirror) open(ctx context.Context) error {

@@ -388,10 +388,7 @@ func (x *export) pack(ctx context.Context, q ksef.Query) (next ksef.Timestamp, c
 	}
 	x.done.Packages++
 	x.m.Log.Info("waiting until KSeF has made a package", "reference", e.Reference)
-	p, err := x.stream.await(ctx, e)
-	for errors.Is(err, errPending) { // a person waits longer than a cycle does
-		p, err = x.stream.await(ctx, e)
-	}
+	p, err := x.stream.await(ctx, e, e.CreatedAt.Add(2*abandonAfter)) // a person waits until it is given up
 	if errors.Is(err, ksef.ErrNothingNew) {
 		return "", false, nil
 	}

@@ -486,9 +486,9 @@ func (f *queryFlags) parse(given func(flag string) bool) (q ksef.Query, err erro
 // parseDate reads a day in Poland, of which the first instant is meant or the
 // last, or an instant.
 func parseDate(flag, text string, last bool) (ksef.Timestamp, error) {
-	warsaw, err := time.LoadLocation("Europe/Warsaw")
+	warsaw, err := poland()
 	if err != nil {
-		return "", fmt.Errorf("time zone of Poland: %w", err)
+		return "", err
 	}
 	day, err := time.ParseInLocation(time.DateOnly, text, warsaw)
 	if err != nil {

@@ -178,6 +178,9 @@ func (s *Server) search(context ksef.Context, f *filters, from, to time.Time, se
 	var places []place
 	for _, one := range s.lists[list{context, f.SubjectType}] {
 		at := date(one)
+		if s.unlisted[unlisted{one.Number, f.SubjectType}] {
+			continue
+		}
 		if !one.VisibleAt.After(now) && !at.Before(from) && !at.After(to) && f.match(&one.row.Metadata) {
 			sum := fnv.New64a()
 			_, _ = sum.Write([]byte(tie))
