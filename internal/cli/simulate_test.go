@@ -17,7 +17,13 @@ import (
 // nothing is a log of requests that nobody reads.
 type nothing struct{}
 
-func (nothing) StartRequest(context.Context, string, time.Time) (int64, error)    { return 0, nil }
+func (nothing) StartRequest(_ context.Context, _ string, _ int64, _ []int64, admit ksef.Admit) (int64, error) {
+	if admit(nil, nil).IsZero() {
+		return 0, nil
+	}
+	return 1, nil
+}
+
 func (nothing) EndRequest(context.Context, int64, time.Time) error                { return nil }
 func (nothing) BlockGroup(context.Context, string, time.Time) error               { return nil }
 func (nothing) Requests(context.Context, time.Time) ([]ksef.LoggedRequest, error) { return nil, nil }

@@ -74,6 +74,7 @@ type Server struct {
 
 	numbers  map[ksef.Number]*stored
 	lists    map[list][]*stored
+	unlisted map[unlisted]bool    // hidden by SetListed
 	serial   uint64               // of the next KSeF number
 	fixedHWM time.Time            // zero: the mark moves by itself
 	promised time.Time            // the highest mark ever told to a client
