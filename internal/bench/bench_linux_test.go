@@ -1,0 +1,51 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"ksefmirror/parse"
+)
+
+func TestMain(m *testing.M) {
+	if len(os.Args) == 4 && os.Args[1] == childArgument {
+		main()
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// Everything is measured, on sizes that tell nothing: the programme must not rot.
+func TestMeasureAll(t *testing.T) {
+	var progress, table bytes.Buffer
+	b := &bench{sizes: sizes{Rounds: 1, Package: 300, Naive: 20, Backlog: 1000, Held: 3}, dir: t.TempDir(), progress: &progress}
+	rows, err := b.measureAll(t.Context())
+	if err != nil {
+		t.Fatalf("%v\n%s", err, &progress)
+	}
+	printTable(&table, rows)
+	t.Logf("\n%s\n%s", &progress, &table)
+	if strings.Contains(table.String(), "NaN") || len(rows) != 17 {
+		t.Errorf("%d rows:\n%s", len(rows), &table)
+	}
+}
+
+// What is measured must be invoices as the bounds speak of them, and read whole.
+func TestInvoices(t *testing.T) {
+	for name, test := range map[string]struct {
+		shape
+		size int
+	}{"6 KB": {shape6K, 6_000}, "60 KB": {shape60K, 60_000}, "130 KB": {shape130K, 130_000}} {
+		xml := invoice(7, test.shape, time.Now())
+		if len(xml) < test.size*9/10 || len(xml) > test.size*11/10 {
+			t.Errorf("%s: %d bytes", name, len(xml))
+		}
+		document, err := parse.Parse(xml)
+		if err != nil || len(document.Lines) != test.Lines || len(document.VATRows) != 3 || len(document.Parties) != 3 || len(document.Warnings) != 0 {
+			t.Errorf("%s: %d lines, warnings %q, %v", name, len(document.Lines), document.Warnings, err)
+		}
+	}
+}
