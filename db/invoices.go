@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"strings"
 	"time"
 
@@ -108,18 +109,12 @@ const (
 // A crash before the transaction's end leaves the database as it was, the
 // watermark included, so the invoices are listed again.
 func (d *DB) Commit(ctx context.Context, b Batch) error {
-	rows := make([]invoiceRows, len(b.Invoices))
-	for i := range b.Invoices {
-		var err error
-		if rows[i], err = d.rowsOf(&b.Invoices[i], b.Role); err != nil {
-			return err
-		}
-	}
 	return d.transaction(ctx, "store invoices in", func(ctx context.Context, tx *sql.Tx) error {
 		now := moment(d.now())
-		for _, r := range rows {
-			if err := d.store(ctx, tx, r); err != nil {
-				return fmt.Errorf("invoice %s: %w", r.number, err)
+		for i := range b.Invoices {
+			// Its rows take as much memory as its document: those of one at a time.
+			if err := d.store(ctx, tx, &b.Invoices[i], b.Role); err != nil {
+				return fmt.Errorf("invoice %s: %w", b.Invoices[i].KSeFNumber, err)
 			}
 		}
 		for _, number := range b.Seen {
@@ -174,11 +169,15 @@ func (d *DB) stored(ctx context.Context, tx *sql.Tx, number string) (id int64, h
 	return id, hash, err
 }
 
-func (d *DB) store(ctx context.Context, tx *sql.Tx, r invoiceRows) error {
-	id, hash, err := d.stored(ctx, tx, r.number)
+func (d *DB) store(ctx context.Context, tx *sql.Tx, in *Invoice, role string) error {
+	r, err := d.rowsOf(in, role)
+	if err != nil {
+		return err
+	}
+	id, hash, err := d.stored(ctx, tx, in.KSeFNumber)
 	switch {
 	case errors.Is(err, ErrNotStored):
-		if id, err = d.insert(ctx, tx, r); err != nil {
+		if id, err = d.insert(ctx, tx, in.KSeFNumber, r); err != nil {
 			return err
 		}
 	case err != nil:
@@ -190,12 +189,12 @@ func (d *DB) store(ctx context.Context, tx *sql.Tx, r invoiceRows) error {
 	return err
 }
 
-func (d *DB) insert(ctx context.Context, tx *sql.Tx, r invoiceRows) (int64, error) {
+func (d *DB) insert(ctx context.Context, tx *sql.Tx, number string, r invoiceRows) (int64, error) {
 	id, err := d.insertInvoice(ctx, tx, r.invoice, r.children)
 	if isCode(err, sqlite3.SQLITE_CONSTRAINT) || isCode(err, sqlite3.SQLITE_MISMATCH) {
 		// What was read from the document does not fit the schema. That is the
 		// reader's fault, and no reason to miss the invoice.
-		d.log.Warn("invoice is stored without the fields of its document", "ksef_number", r.number, "err", err)
+		d.log.Warn("invoice is stored without the fields of its document", "ksef_number", number, "err", err)
 		if _, err := d.exec(ctx, tx, deleteInvoice, id); err != nil {
 			return 0, err
 		}
@@ -210,8 +209,8 @@ func (d *DB) insert(ctx context.Context, tx *sql.Tx, r invoiceRows) (int64, erro
 
 // insertInvoice inserts the row of an invoice and those of its parties, lines and
 // VAT summary. The id is valid when only one of the latter failed.
-func (d *DB) insertInvoice(ctx context.Context, tx *sql.Tx, invoice row, children []row) (int64, error) {
-	result, err := d.exec(ctx, tx, invoice.insert, invoice.values...)
+func (d *DB) insertInvoice(ctx context.Context, tx *sql.Tx, invoice []any, children []rows) (int64, error) {
+	result, err := d.exec(ctx, tx, insertInvoiceRow, invoice...)
 	if err != nil {
 		return 0, err
 	}
@@ -220,12 +219,31 @@ func (d *DB) insertInvoice(ctx context.Context, tx *sql.Tx, invoice row, childre
 		return 0, err
 	}
 	for _, child := range children {
-		child.values[0] = id
-		if _, err := d.exec(ctx, tx, child.insert, child.values...); err != nil {
+		if err := d.insertChildren(ctx, tx, id, child); err != nil {
 			return id, err
 		}
 	}
 	return id, nil
+}
+
+// insertChildren inserts the rows of an invoice into another table.
+func (d *DB) insertChildren(ctx context.Context, tx *sql.Tx, id int64, r rows) error {
+	if r.count == 0 {
+		return nil
+	}
+	width := len(r.values) / r.count
+	for i := 0; i < len(r.values); i += width {
+		r.values[i] = id
+	}
+	values := r.values
+	for i, count := range rowsAtOnce {
+		for ; len(values) >= count*width; values = values[count*width:] {
+			if _, err := d.exec(ctx, tx, r.insert[i], values[:count*width]...); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // StoredFile is an invoice as it must be in the folder tree.
@@ -382,9 +400,9 @@ func queries() []string {
 
 // commands are all statements that the writer runs.
 func commands() []string {
-	return []string{
-		insertDictionary, selectInvoiceHash, insertInvoiceRow, insertRole, insertDocument, insertParty, insertLine, insertVATRow,
+	return slices.Concat(insertParties[:], insertLines[:], insertVATRows[:], []string{
+		insertDictionary, selectInvoiceHash, insertInvoiceRow, insertRole, insertDocument,
 		deleteInvoice, upsertQuarantine, releaseQuarantine, upsertStream, insertRun, upsertStreamRun, deleteOldRuns,
 		deleteOldRequests, insertRequest, updateRequest, upsertBlock, updateLimits, insertExport, updateReference, deleteExport,
-	}
+	})
 }

@@ -25,7 +25,7 @@ type shape struct {
 // The shapes that are measured. Their sizes hold within a tenth.
 var (
 	shape6K   = shape{Lines: 5}                       // 6 KB
-	shape60K  = shape{Lines: 114}                     // 60 KB
+	shape60K  = shape{Lines: 123}                     // 60 KB
 	shape130K = shape{Lines: 50, Attachment: 100_000} // 130 KB: 10,000 of them make the 1 GB, compressed, that KSeF allows
 )
 
@@ -48,107 +48,112 @@ func invoices(count int, s shape, now time.Time) []ksefsim.Invoice {
 	return made
 }
 
-// invoice writes invoice n as FA(3), as many programs do: indented, with a few
-// rates of VAT, a third party and the terms of payment. Words and numbers are
-// drawn, so that it compresses as real ones do. The same arguments make the same
-// invoice.
+// invoice writes invoice n as FA(3), as many programs do: indented, with some
+// rates of VAT, terms of payment and texts that are the same on each. What differs
+// between real invoices is drawn. The same arguments make the same invoice.
 func invoice(n int, s shape, issued time.Time) []byte {
 	w := &writer{random: rand.New(rand.NewPCG(uint64(n), 0x62656e6368))} //nolint:gosec // repeatable sample data, not secrets
 	date := issued.Format(time.DateOnly)
 	w.printf(`<?xml version="1.0" encoding="UTF-8"?>
 <Faktura xmlns="http://crd.gov.pl/wzor/2025/06/25/13775/">
-  <Naglowek>
-    <KodFormularza kodSystemowy="FA (3)" wersjaSchemy="1-0E">FA</KodFormularza>
-    <WariantFormularza>3</WariantFormularza>
-    <DataWytworzeniaFa>%s</DataWytworzeniaFa>
-    <SystemInfo>Ogrodnik 12.4</SystemInfo>
-  </Naglowek>
+    <Naglowek>
+        <KodFormularza kodSystemowy="FA (3)" wersjaSchemy="1-0E">FA</KodFormularza>
+        <WariantFormularza>3</WariantFormularza>
+        <DataWytworzeniaFa>%s</DataWytworzeniaFa>
+        <SystemInfo>Ogrodnik 12.4</SystemInfo>
+    </Naglowek>
 `, issued.Format(time.RFC3339))
 	w.party("Podmiot1", fmt.Sprintf("52%08d", 10_000_000+w.random.IntN(400)), "")
-	w.party("Podmiot2", company.Value, "    <JST>2</JST>\n    <GV>2</GV>\n")
-	w.party("Podmiot3", fmt.Sprintf("77%08d", 10_000_000+w.random.IntN(40)), "    <Rola>2</Rola>\n")
+	w.party("Podmiot2", company.Value, "        <JST>2</JST>\n        <GV>2</GV>\n")
 	net := [3]int{w.amount(), w.amount(), w.amount()}
 	vat := [3]int{net[0] * 23 / 100, net[1] * 8 / 100, net[2] * 5 / 100}
-	w.printf(`  <Fa>
-    <KodWaluty>PLN</KodWaluty>
-    <P_1>%[1]s</P_1>
-    <P_1M>%[2]s</P_1M>
-    <P_2>FV/%[3]d/%[4]s</P_2>
-    <P_6>%[1]s</P_6>
-    <P_13_1>%[5]s</P_13_1>
-    <P_14_1>%[6]s</P_14_1>
-    <P_13_2>%[7]s</P_13_2>
-    <P_14_2>%[8]s</P_14_2>
-    <P_13_3>%[9]s</P_13_3>
-    <P_14_3>%[10]s</P_14_3>
-    <P_15>%[11]s</P_15>
-    <Adnotacje>
-      <P_16>2</P_16>
-      <P_17>2</P_17>
-      <P_18>2</P_18>
-      <P_18A>2</P_18A>
-      <Zwolnienie><P_19N>1</P_19N></Zwolnienie>
-      <NoweSrodkiTransportu><P_22N>1</P_22N></NoweSrodkiTransportu>
-      <P_23>2</P_23>
-      <PMarzy><P_PMarzyN>1</P_PMarzyN></PMarzy>
-    </Adnotacje>
-    <RodzajFaktury>VAT</RodzajFaktury>
-    <DodatkowyOpis>
-      <Klucz>%[12]s</Klucz>
-      <Wartosc>%[13]s</Wartosc>
-    </DodatkowyOpis>
+	w.printf(`    <Fa>
+        <KodWaluty>PLN</KodWaluty>
+        <P_1>%[1]s</P_1>
+        <P_1M>%[2]s</P_1M>
+        <P_2>FV/%[3]d/%[4]s</P_2>
+        <P_6>%[1]s</P_6>
+        <P_13_1>%[5]s</P_13_1>
+        <P_14_1>%[6]s</P_14_1>
+        <P_13_2>%[7]s</P_13_2>
+        <P_14_2>%[8]s</P_14_2>
+        <P_13_3>%[9]s</P_13_3>
+        <P_14_3>%[10]s</P_14_3>
+        <P_15>%[11]s</P_15>
+        <Adnotacje>
+            <P_16>2</P_16>
+            <P_17>2</P_17>
+            <P_18>2</P_18>
+            <P_18A>2</P_18A>
+            <Zwolnienie>
+                <P_19N>1</P_19N>
+            </Zwolnienie>
+            <NoweSrodkiTransportu>
+                <P_22N>1</P_22N>
+            </NoweSrodkiTransportu>
+            <P_23>2</P_23>
+            <PMarzy>
+                <P_PMarzyN>1</P_PMarzyN>
+            </PMarzy>
+        </Adnotacje>
+        <RodzajFaktury>VAT</RodzajFaktury>
+        <DodatkowyOpis>
+            <Klucz>Sposób dostawy</Klucz>
+            <Wartosc>%[12]s</Wartosc>
+        </DodatkowyOpis>
+        <DodatkowyOpis>
+            <Klucz>Opiekun klienta</Klucz>
+            <Wartosc>dział obsługi, tel. 22 000 00 00, w dni robocze od 8 do 16</Wartosc>
+        </DodatkowyOpis>
 `, date, w.word(), n, issued.Format("01/2006"), money(net[0]), money(vat[0]), money(net[1]), money(vat[1]), money(net[2]), money(vat[2]),
-		money(net[0]+net[1]+net[2]+vat[0]+vat[1]+vat[2]), w.word(), w.words(4))
+		money(net[0]+net[1]+net[2]+vat[0]+vat[1]+vat[2]), w.words(2))
 	for line := range s.Lines {
 		price, quantity := w.amount()/100, 1+w.random.IntN(40)
-		w.printf(`    <FaWiersz>
-      <NrWierszaFa>%d</NrWierszaFa>
-      <UU_ID>%08x-6d0a-4f8e-9a51-%012x</UU_ID>
-      <P_6A>%s</P_6A>
-      <P_7>%s, %d g</P_7>
-      <Indeks>%s-%d</Indeks>
-      <GTIN>590%010d</GTIN>
-      <PKWiU>%02d.%02d.%02d.0</PKWiU>
-      <CN>%04d %02d 00</CN>
-      <P_8A>szt.</P_8A>
-      <P_8B>%d</P_8B>
-      <P_9A>%s</P_9A>
-      <P_11>%s</P_11>
-      <P_12>%d</P_12>
-      <GTU>GTU_%02d</GTU>
-    </FaWiersz>
-`, line+1, w.random.Uint32(), w.random.Uint64()>>16, date, w.words(6), 50*(1+w.random.IntN(20)), strings.ToUpper(w.word()[:3]), w.random.IntN(900),
-			w.random.IntN(1e10), 10+w.random.IntN(80), 10+w.random.IntN(80), 10+w.random.IntN(80), 1000+w.random.IntN(9000), 10+w.random.IntN(80),
-			quantity, money(price), money(price*quantity), [3]int{23, 8, 5}[line%3], 1+w.random.IntN(13))
+		w.printf(`        <FaWiersz>
+            <NrWierszaFa>%d</NrWierszaFa>
+            <UU_ID>%016x%016x</UU_ID>
+            <P_7>%s, %d g</P_7>
+            <Indeks>%s-%06d</Indeks>
+            <PKWiU>%02d.%02d.%02d.0</PKWiU>
+            <P_8A>szt.</P_8A>
+            <P_8B>%d</P_8B>
+            <P_9A>%s</P_9A>
+            <P_11>%s</P_11>
+            <P_12>%d</P_12>
+            <GTU>GTU_%02d</GTU>
+        </FaWiersz>
+`, line+1, w.random.Uint64(), w.random.Uint64(), w.words(3), 50*(1+w.random.IntN(20)), strings.ToUpper(w.word()[:1]), w.random.IntN(1e6),
+			10+w.random.IntN(80), 10+w.random.IntN(80), 10+w.random.IntN(80), quantity, money(price), money(price*quantity), [3]int{23, 8, 5}[line%3], 1+w.random.IntN(13))
 	}
-	w.printf(`    <Platnosc>
-      <TerminPlatnosci>
-        <Termin>%s</Termin>
-      </TerminPlatnosci>
-      <FormaPlatnosci>6</FormaPlatnosci>
-      <RachunekBankowy>
-        <NrRB>%08d%09d%09d</NrRB>
-        <NazwaBanku>Bank %s</NazwaBanku>
-      </RachunekBankowy>
-    </Platnosc>
-    <WarunkiTransakcji>
-      <Zamowienia>
-        <DataZamowienia>%s</DataZamowienia>
-        <NrZamowienia>ZAM/%d</NrZamowienia>
-      </Zamowienia>
-    </WarunkiTransakcji>
-  </Fa>
-  <Stopka>
-    <Informacje>
-      <StopkaFaktury>%s</StopkaFaktury>
-    </Informacje>
-    <Rejestry>
-      <KRS>0000%06d</KRS>
-      <BDO>000%06d</BDO>
-    </Rejestry>
-  </Stopka>
-`, issued.AddDate(0, 0, 14).Format(time.DateOnly), w.random.IntN(1e8), w.random.IntN(1e9), w.random.IntN(1e9), w.word(),
-		issued.AddDate(0, 0, -3).Format(time.DateOnly), w.random.IntN(10_000), w.words(24), w.random.IntN(1e6), w.random.IntN(1e6))
+	w.printf(`        <Platnosc>
+            <TerminPlatnosci>
+                <Termin>%s</Termin>
+            </TerminPlatnosci>
+            <FormaPlatnosci>6</FormaPlatnosci>
+            <RachunekBankowy>
+                <NrRB>%08d%09d%09d</NrRB>
+                <NazwaBanku>Bank Przykładowy S.A.</NazwaBanku>
+                <OpisRachunku>rachunek do rozliczeń w PLN</OpisRachunku>
+            </RachunekBankowy>
+        </Platnosc>
+        <WarunkiTransakcji>
+            <Zamowienia>
+                <DataZamowienia>%s</DataZamowienia>
+                <NrZamowienia>ZAM/%d</NrZamowienia>
+            </Zamowienia>
+        </WarunkiTransakcji>
+    </Fa>
+    <Stopka>
+        <Informacje>
+            <StopkaFaktury>Towar pozostaje własnością sprzedawcy do chwili zapłaty całej ceny. Za opóźnienie w zapłacie naliczamy odsetki ustawowe za opóźnienie w transakcjach handlowych. Reklamacje przyjmujemy w ciągu 14 dni od dnia dostawy, na piśmie lub pocztą elektroniczną.</StopkaFaktury>
+        </Informacje>
+        <Rejestry>
+            <KRS>0000%06d</KRS>
+            <BDO>000%06d</BDO>
+        </Rejestry>
+    </Stopka>
+`, issued.AddDate(0, 0, 14).Format(time.DateOnly), w.random.IntN(1e8), w.random.IntN(1e9), w.random.IntN(1e9),
+		issued.AddDate(0, 0, -3).Format(time.DateOnly), w.random.IntN(10_000), w.random.IntN(1e6), w.random.IntN(1e6))
 	if s.Attachment > 0 {
 		w.attachment(s.Attachment)
 	}
@@ -165,21 +170,21 @@ type writer struct {
 func (w *writer) printf(format string, args ...any) { _, _ = fmt.Fprintf(w, format, args...) } // memory does not fail
 
 func (w *writer) party(element, nip, more string) {
-	w.printf(`  <%s>
-    <DaneIdentyfikacyjne>
-      <NIP>%s</NIP>
-      <Nazwa>%s Sp. z o.o.</Nazwa>
-    </DaneIdentyfikacyjne>
-    <Adres>
-      <KodKraju>PL</KodKraju>
-      <AdresL1>ul. %s %d</AdresL1>
-      <AdresL2>%02d-%03d %s</AdresL2>
-    </Adres>
-    <DaneKontaktowe>
-      <Email>biuro%d@example.pl</Email>
-      <Telefon>48%09d</Telefon>
-    </DaneKontaktowe>
-%s  </%[1]s>
+	w.printf(`    <%s>
+        <DaneIdentyfikacyjne>
+            <NIP>%s</NIP>
+            <Nazwa>%s Sp. z o.o.</Nazwa>
+        </DaneIdentyfikacyjne>
+        <Adres>
+            <KodKraju>PL</KodKraju>
+            <AdresL1>ul. %s %d</AdresL1>
+            <AdresL2>%02d-%03d %s</AdresL2>
+        </Adres>
+        <DaneKontaktowe>
+            <Email>biuro%d@example.pl</Email>
+            <Telefon>48%09d</Telefon>
+        </DaneKontaktowe>
+%s    </%[1]s>
 `, element, nip, w.words(2), w.word(), 1+w.random.IntN(140), w.random.IntN(100), w.random.IntN(1000), w.word(), w.random.IntN(10_000), w.random.IntN(1e9), more)
 }
 
@@ -187,14 +192,14 @@ func (w *writer) party(element, nip, more string) {
 // quarter.
 func (w *writer) attachment(size int) {
 	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
-	w.printf("  <Zalacznik>\n    <BlokDanych>\n      <Tekst>\n")
+	w.printf("    <Zalacznik>\n        <BlokDanych>\n            <Tekst>\n")
 	for paragraph := make([]byte, 500); size > 0; size -= len(paragraph) {
 		for i := range paragraph {
 			paragraph[i] = alphabet[w.random.IntN(len(alphabet))]
 		}
-		w.printf("        <Akapit>%s</Akapit>\n", paragraph)
+		w.printf("                <Akapit>%s</Akapit>\n", paragraph)
 	}
-	w.printf("      </Tekst>\n    </BlokDanych>\n  </Zalacznik>\n")
+	w.printf("            </Tekst>\n        </BlokDanych>\n    </Zalacznik>\n")
 }
 
 // amount draws hundredths of a złoty.

@@ -21,33 +21,39 @@ import (
 )
 
 // The naive way to do the same: the whole package in memory, then one invoice
-// after the other: an XPath from the root for each field, a file written as it
-// comes, rows inserted by SQL that is prepared each time, in a transaction of
-// their own and with SQLite's defaults.
+// after the other: an XPath for each field, a file written as it comes, rows
+// inserted by SQL that is prepared each time, in a transaction of their own and
+// with SQLite's defaults.
 //
-// It does less than the pipeline: it checks no hash and keeps no copy of the XML in
-// the database, its files are not made durable, and it reads about half of the
-// fields. The XPaths are few enough for the package's cache of 50 expressions;
-// with more of them it would take about twice as long for each.
+// It stores as many rows as the pipeline, and of each the fields that the measured
+// invoices have, but not those that they lack and the pipeline looks for. It does
+// less besides: it checks no hash, keeps no copy of the XML and of KSeF's metadata
+// in the database, and its files are not made durable. Its XPaths are no more than
+// the 50 that their package keeps compiled: with more, it would compile each one
+// again each time.
 
 // naiveFields are the columns of an invoice and where their values are.
 var naiveFields = [][2]string{
 	{"form_code", "//KodFormularza/@kodSystemowy"}, {"created_at", "//DataWytworzeniaFa"}, {"system_info", "//SystemInfo"},
-	{"seller_nip", "//Podmiot1/DaneIdentyfikacyjne/NIP"}, {"seller_name", "//Podmiot1/DaneIdentyfikacyjne/Nazwa"},
-	{"seller_address", "//Podmiot1/Adres/AdresL1"}, {"seller_town", "//Podmiot1/Adres/AdresL2"}, {"seller_email", "//Podmiot1/DaneKontaktowe/Email"},
-	{"buyer_nip", "//Podmiot2/DaneIdentyfikacyjne/NIP"}, {"buyer_name", "//Podmiot2/DaneIdentyfikacyjne/Nazwa"},
-	{"buyer_address", "//Podmiot2/Adres/AdresL1"}, {"buyer_town", "//Podmiot2/Adres/AdresL2"},
-	{"third_nip", "//Podmiot3/DaneIdentyfikacyjne/NIP"}, {"third_name", "//Podmiot3/DaneIdentyfikacyjne/Nazwa"},
 	{"currency", "//KodWaluty"}, {"issue_date", "//P_1"}, {"issue_place", "//P_1M"}, {"invoice_number", "//P_2"}, {"sale_date", "//P_6"},
 	{"gross", "//P_15"}, {"cash_method", "//P_16"}, {"self_billing", "//P_17"}, {"reverse_charge", "//P_18"}, {"split_payment", "//P_18A"},
-	{"exempt", "//P_19"}, {"invoice_type", "//RodzajFaktury"}, {"due_date", "//Termin"}, {"payment_method", "//FormaPlatnosci"},
-	{"account", "//NrRB"}, {"order_number", "//NrZamowienia"},
+	{"not_exempt", "//P_19N"}, {"no_transport", "//P_22N"}, {"triangular", "//P_23"}, {"invoice_type", "//RodzajFaktury"},
+	{"due_date", "//Termin"}, {"payment_method", "//FormaPlatnosci"}, {"local_government", "//JST"}, {"vat_group", "//GV"},
 }
 
-// naiveLine are those of a line, below its element.
+// naiveParties are the elements of parties.
+var naiveParties = []string{"//Podmiot1", "//Podmiot2"}
+
+// naiveParty are the columns of a party, below its element.
+var naiveParty = [][2]string{
+	{"nip", "DaneIdentyfikacyjne/NIP"}, {"name", "DaneIdentyfikacyjne/Nazwa"}, {"country", "Adres/KodKraju"},
+	{"address1", "Adres/AdresL1"}, {"address2", "Adres/AdresL2"}, {"email", "DaneKontaktowe/Email"}, {"phone", "DaneKontaktowe/Telefon"},
+}
+
+// naiveLine are those of a line.
 var naiveLine = [][2]string{
-	{"number", "NrWierszaFa"}, {"name", "P_7"}, {"item_code", "Indeks"}, {"pkwiu", "PKWiU"}, {"unit", "P_8A"}, {"quantity", "P_8B"},
-	{"price", "P_9A"}, {"net", "P_11"}, {"rate", "P_12"},
+	{"number", "NrWierszaFa"}, {"uid", "UU_ID"}, {"name", "P_7"}, {"item_code", "Indeks"}, {"pkwiu", "PKWiU"}, {"unit", "P_8A"},
+	{"quantity", "P_8B"}, {"price", "P_9A"}, {"net", "P_11"}, {"rate", "P_12"}, {"gtu", "GTU"},
 }
 
 // naiveRates are the fields of the VAT summary.
@@ -95,10 +101,12 @@ func createNaiveTables(ctx context.Context, pool *sql.DB) error {
 		return strings.Join(names, ", ")
 	}
 	_, err := pool.ExecContext(ctx, `CREATE TABLE invoices(id INTEGER PRIMARY KEY, ksef_number TEXT UNIQUE, path TEXT, `+columns(naiveFields)+`);
-		CREATE INDEX invoices_seller ON invoices(seller_nip, issue_date);
-		CREATE INDEX invoices_buyer ON invoices(buyer_nip, issue_date);
-		CREATE INDEX invoices_number ON invoices(seller_nip, invoice_number);
+		CREATE INDEX invoices_issued ON invoices(issue_date);
+		CREATE INDEX invoices_number ON invoices(invoice_number);
 		CREATE INDEX invoices_due ON invoices(due_date);
+		CREATE TABLE parties(id INTEGER PRIMARY KEY, invoice_id INTEGER, `+columns(naiveParty)+`);
+		CREATE INDEX parties_invoice ON parties(invoice_id);
+		CREATE INDEX parties_nip ON parties(nip);
 		CREATE TABLE lines(id INTEGER PRIMARY KEY, invoice_id INTEGER, `+columns(naiveLine)+`);
 		CREATE INDEX lines_invoice ON lines(invoice_id);
 		CREATE TABLE vat(invoice_id INTEGER, net TEXT, vat TEXT);
@@ -212,12 +220,23 @@ func naiveOne(ctx context.Context, number string, xml []byte, dir string, pool *
 	if err != nil {
 		return err
 	}
-	for _, line := range xmlquery.Find(root, "//FaWiersz") {
+	insert := func(table string, of *xmlquery.Node, fields [][2]string) error {
 		values := []any{id}
-		for _, field := range naiveLine {
-			values = append(values, text(line, field[1]))
+		for _, field := range fields {
+			values = append(values, text(of, field[1]))
 		}
-		if _, err := tx.ExecContext(ctx, naiveInsert("lines(invoice_id", naiveLine), values...); err != nil {
+		_, err := tx.ExecContext(ctx, naiveInsert(table+"(invoice_id", fields), values...)
+		return err
+	}
+	for _, element := range naiveParties {
+		if party := xmlquery.FindOne(root, element); party != nil {
+			if err := insert("parties", party, naiveParty); err != nil {
+				return err
+			}
+		}
+	}
+	for _, line := range xmlquery.Find(root, "//FaWiersz") {
+		if err := insert("lines", line, naiveLine); err != nil {
 			return err
 		}
 	}
