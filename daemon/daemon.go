@@ -132,7 +132,7 @@ func (l *loop) next(started time.Time, err error) time.Time {
 func (l *loop) logReport(report ksefsync.Report) {
 	for _, s := range report.Streams {
 		l.log.Info("cycle done", "role", s.Role, "watermark", s.Watermark, "listed", s.Listed, "added", s.Added,
-			"known", s.Known, "waiting", s.Waiting, "requests", s.Requests, "ok", s.Err == nil)
+			"known", s.Known, "waiting", s.Waiting, "requests", s.Requests, "route", s.Route, "reason", s.Reason, "ok", s.Err == nil)
 	}
 }
 

@@ -517,3 +517,39 @@ func TestLimits(t *testing.T) {
 		}
 	}
 }
+
+// A role is idle from its first run for as long as KSeF has listed nothing for it.
+func TestIdleSince(t *testing.T) {
+	at := time.Date(2026, 11, 22, 1, 2, 3, 0, time.UTC)
+	for name, test := range map[string]struct {
+		listed []int // by run
+		stored bool  // an invoice, by a first run that was cut short
+		want   time.Time
+	}{
+		"once empty":             {listed: []int{0}, want: at},
+		"always empty":           {listed: []int{0, 0, 0}, want: at},
+		"not empty":              {listed: []int{1}},
+		"empty at first":         {listed: []int{0, 1}},
+		"empty again":            {listed: []int{0, 1, 0}},
+		"stored before it ended": {listed: []int{0}, stored: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newTest(t)
+			b := Batch{Role: "seller", Position: "p", Watermark: "p"}
+			if test.stored {
+				b.Invoices = testInvoices(0, 1)
+			}
+			commit(t, d, b)
+			for i, listed := range test.listed {
+				now := at.Add(time.Duration(i) * time.Hour)
+				if err := d.RecordRun(t.Context(), Run{Role: "seller", Started: now, Finished: now, Listed: listed, Reason: "why"}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			streams, err := d.Streams(t.Context())
+			if err != nil || len(streams) != 1 || !streams[0].IdleSince.Equal(test.want) || streams[0].Reason != "why" {
+				t.Errorf("%+v, %v, want idle since %s", streams, err, test.want)
+			}
+		})
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/url"
 	"os"
@@ -123,7 +124,7 @@ func TestOpenRefuses(t *testing.T) {
 	}{
 		{"another program's", query("CREATE TABLE t(x)"), testMirror, []string{"another program", "move it away"}},
 		{"another application id", query("PRAGMA application_id = 7; CREATE TABLE t(x)"), testMirror, []string{"another program", "0x7"}},
-		{"a newer version", func(t *testing.T, path string) { t.Helper(); ours(t, path); query("PRAGMA user_version = 99")(t, path) }, testMirror, []string{"version 99", "up to 1", "newer version of the program"}},
+		{"a newer version", func(t *testing.T, path string) { t.Helper(); ours(t, path); query("PRAGMA user_version = 99")(t, path) }, testMirror, []string{"version 99", fmt.Sprintf("up to %d", newest(t)), "newer version of the program"}},
 		{"another environment", ours, Mirror{Environment: "production", ContextType: "nip", ContextValue: "5265877635"}, []string{"environment test", "production", "own data folder"}},
 		{"another context", ours, Mirror{Environment: "test", ContextType: "nip", ContextValue: "7123306158"}, []string{"another context", "own data folder"}},
 		{"no database", func(t *testing.T, path string) {

@@ -21,8 +21,14 @@ const (
 	updateReference = `UPDATE exports SET reference = ? WHERE id = ?`
 	deleteExport    = `DELETE FROM exports WHERE id = ?`
 	selectExports   = `SELECT id, role, window_from, coalesce(window_to, ''), coalesce(reference, ''), key, iv, created_at
-	FROM exports WHERE role = ? ORDER BY id`
+	FROM exports WHERE role = ? AND abandoned_at IS NULL ORDER BY id`
+	abandonExport      = `UPDATE exports SET abandoned_at = ? WHERE id = ?`
+	deleteOldAbandoned = `DELETE FROM exports WHERE abandoned_at < ?`
+	countAbandoned     = `SELECT count(*) FROM exports WHERE abandoned_at >= ?`
 )
+
+// keepAbandoned is how long an export that was given up is remembered.
+const keepAbandoned = 7 * 24 * time.Hour
 
 // StartExport notes, durably, that an export is about to be asked for, and gives
 // the row's ID.
@@ -55,7 +61,26 @@ func (d *DB) DropExport(ctx context.Context, id int64) error {
 	})
 }
 
-// Exports gives the exports of a role in flight, oldest first.
+// AbandonExport notes that an export was given up at the given time while KSeF was
+// still preparing it. Those of more than a week before are forgotten.
+func (d *DB) AbandonExport(ctx context.Context, id int64, at time.Time) error {
+	return d.transaction(ctx, "give up an export in", func(ctx context.Context, tx *sql.Tx) error {
+		if _, err := d.exec(ctx, tx, abandonExport, moment(at), id); err != nil {
+			return err
+		}
+		_, err := d.exec(ctx, tx, deleteOldAbandoned, moment(at.Add(-keepAbandoned)))
+		return err
+	})
+}
+
+// Abandoned tells how many exports, of all roles, were given up at or after since.
+func (d *DB) Abandoned(ctx context.Context, since time.Time) (n int, err error) {
+	err = d.read.statements[countAbandoned].QueryRowContext(ctx, moment(since)).Scan(&n)
+	return n, d.explain("read the exports from", err)
+}
+
+// Exports gives the exports of a role in flight, oldest first, without those given
+// up.
 func (d *DB) Exports(ctx context.Context, role string) ([]Export, error) {
 	rows, err := d.read.statements[selectExports].QueryContext(ctx, role)
 	if err != nil {

@@ -65,3 +65,33 @@ func TestExports(t *testing.T) {
 		t.Errorf("dropped: %v, %v", sellers, err)
 	}
 }
+
+// Exports that were given up are not taken up again, and counted for a while.
+func TestAbandonedExports(t *testing.T) {
+	d := newTest(t)
+	at := time.Date(2026, 11, 22, 1, 2, 3, 0, time.UTC)
+	abandon := func(at time.Time) {
+		t.Helper()
+		id, err := d.StartExport(t.Context(), Export{Role: "buyer", From: "x", Key: []byte{1}, IV: []byte{2}, CreatedAt: at})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := d.AbandonExport(t.Context(), id, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	abandon(at)
+	abandon(at.Add(time.Hour))
+	if found, err := d.Exports(t.Context(), "buyer"); err != nil || len(found) != 0 {
+		t.Errorf("to take up: %v, %v", found, err)
+	}
+	for since, want := range map[time.Time]int{at: 2, at.Add(time.Minute): 1, at.Add(2 * time.Hour): 0} {
+		if n, err := d.Abandoned(t.Context(), since); err != nil || n != want {
+			t.Errorf("since %s: %d, %v, want %d", since, n, err, want)
+		}
+	}
+	abandon(at.Add(30 * 24 * time.Hour))
+	if n := value[int](t, d, "SELECT count(*) FROM exports"); n != 1 {
+		t.Errorf("%d are kept a month later", n)
+	}
+}

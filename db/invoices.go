@@ -394,7 +394,7 @@ func (d *DB) IsQuarantined(ctx context.Context, number, hash string) (bool, erro
 func queries() []string {
 	return []string{
 		selectMirror, selectDictionaryID, selectDictionary, selectDocument, selectKnown, selectFiles, selectCounts,
-		selectRoleCounts, selectOpenQuarantine, selectQuarantined, selectStreams, selectRequests, selectBlocks, selectLimits, selectExports,
+		selectRoleCounts, selectOpenQuarantine, selectQuarantined, selectStreams, selectRequests, selectBlocks, selectLimits, selectExports, countAbandoned,
 	}
 }
 
@@ -403,6 +403,6 @@ func commands() []string {
 	return slices.Concat(insertParties[:], insertLines[:], insertVATRows[:], []string{
 		insertDictionary, selectInvoiceHash, insertInvoiceRow, insertRole, insertDocument,
 		deleteInvoice, upsertQuarantine, releaseQuarantine, upsertStream, insertRun, upsertStreamRun, deleteOldRuns,
-		deleteOldRequests, insertRequest, updateRequest, upsertBlock, updateLimits, insertExport, updateReference, deleteExport,
+		deleteOldRequests, insertRequest, updateRequest, upsertBlock, updateLimits, insertExport, updateReference, deleteExport, abandonExport, deleteOldAbandoned,
 	})
 }

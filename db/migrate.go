@@ -65,16 +65,16 @@ func (d *DB) versionBefore(ctx context.Context, newest int) (version int, err er
 	return version, nil
 }
 
-// migrate brings the database from a version to the newest one, each step in one
-// transaction with the version's number: a crash leaves it at one version or the
+// migrate brings the database from a version to the newest one, after a backup
+// where there is something to lose, each step in one transaction with the version's number: a crash leaves it at one version or the
 // next, and the next Open goes on from there.
 func (d *DB) migrate(ctx context.Context, version int, migrations []string, want Mirror) error {
-	for ; version < len(migrations); version++ {
-		if version > 0 {
-			if err := d.backup(ctx, version); err != nil {
-				return err
-			}
+	if version > 0 && version < len(migrations) {
+		if err := d.backup(ctx, version); err != nil {
+			return err
 		}
+	}
+	for ; version < len(migrations); version++ {
 		err := d.transaction(ctx, fmt.Sprintf("migrate to version %d", version+1), func(ctx context.Context, tx *sql.Tx) error {
 			// Another process may have been faster between the first look and here.
 			var present int

@@ -3,12 +3,19 @@ package db
 import (
 	"context"
 	"database/sql"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 )
+
+// newest is the schema version of this program.
+func newest(t *testing.T) int {
+	t.Helper()
+	return len(testSettings(t).migrations)
+}
 
 // migrated opens the database at path with further migrations and a fixed date.
 func migrated(t *testing.T, path string, further ...string) (*DB, error) {
@@ -30,7 +37,9 @@ func TestMigrate(t *testing.T) {
 	if err := old.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(folder, "invoices-version-1-2026-11-22.db.partial"), []byte("of a crash"), 0o600); err != nil {
+	version := newest(t)
+	backup := func(version int) string { return fmt.Sprintf("invoices-version-%d-2026-11-22.db", version) }
+	if err := os.WriteFile(filepath.Join(folder, backup(version)+".partial"), []byte("of a crash"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 
@@ -42,25 +51,26 @@ func TestMigrate(t *testing.T) {
 	if d.Created() {
 		t.Error("a migrated database is not a created one")
 	}
-	if version := value[int](t, d, "PRAGMA user_version"); version != 3 {
-		t.Errorf("version %d", version)
+	if got := value[int](t, d, "PRAGMA user_version"); got != version+2 {
+		t.Errorf("version %d", got)
 	}
 	if n := value[int](t, d, "SELECT count(*) FROM invoices WHERE note = 'n'"); n != 20 {
 		t.Errorf("%d rows migrated", n)
 	}
-	for version, name := range map[int]string{1: "invoices-version-1-2026-11-22.db", 2: "invoices-version-2-2026-11-22.db"} {
-		pool, err := connect(filepath.Join(folder, name), readOnly, time.Second, 1)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer pool.Close()
-		var got, application, rows int
-		var check string
-		err = pool.QueryRow(`SELECT (SELECT user_version FROM pragma_user_version), (SELECT application_id FROM pragma_application_id),
-			(SELECT count(*) FROM documents), (SELECT quick_check FROM pragma_quick_check)`).Scan(&got, &application, &rows, &check)
-		if err != nil || got != version || application != applicationID || rows != 20 || check != "ok" {
-			t.Errorf("backup %s: version %d, application %#x, %d rows, check %s, %v", name, got, application, rows, check, err)
-		}
+	pool, err := connect(filepath.Join(folder, backup(version)), readOnly, time.Second, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	var got, application, rows int
+	var check string
+	err = pool.QueryRow(`SELECT (SELECT user_version FROM pragma_user_version), (SELECT application_id FROM pragma_application_id),
+		(SELECT count(*) FROM documents), (SELECT quick_check FROM pragma_quick_check)`).Scan(&got, &application, &rows, &check)
+	if err != nil || got != version || application != applicationID || rows != 20 || check != "ok" {
+		t.Errorf("backup: version %d, application %#x, %d rows, check %s, %v", got, application, rows, check, err)
+	}
+	if _, err := os.Stat(filepath.Join(folder, backup(version+1))); err == nil {
+		t.Error("each step was backed up")
 	}
 	entries, err := os.ReadDir(folder)
 	if err != nil {
@@ -84,7 +94,7 @@ func TestMigrate(t *testing.T) {
 		if err == nil {
 			t.Fatal(name, "opened a newer database", older.Close())
 		}
-		if !strings.Contains(err.Error(), "version 3") || !strings.Contains(err.Error(), "up to 1") {
+		if !strings.Contains(err.Error(), fmt.Sprintf("version %d", version+2)) || !strings.Contains(err.Error(), fmt.Sprintf("up to %d", version)) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -104,10 +114,10 @@ func TestMigrationFailsAsAWhole(t *testing.T) {
 	if err == nil {
 		t.Fatal("migrated", d.Close())
 	}
-	if !strings.Contains(err.Error(), "migrate to version 2") || !strings.Contains(err.Error(), path) {
+	if !strings.Contains(err.Error(), fmt.Sprintf("migrate to version %d", newest(t)+1)) || !strings.Contains(err.Error(), path) {
 		t.Errorf("error %v", err)
 	}
-	d = openTest(t, path) // at version 1 as before
+	d = openTest(t, path) // at its version as before
 	if n := value[int](t, d, "SELECT count(*) FROM sqlite_schema WHERE name = 'half'"); n != 0 {
 		t.Error("half of a migration is left")
 	}

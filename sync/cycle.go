@@ -26,6 +26,8 @@ const (
 	// retryAfter is how long an invoice that could not be mirrored waits for its
 	// next attempt, which costs a query and a download.
 	retryAfter = time.Hour
+	// smallestStep is the finest difference that KSeF writes between two instants.
+	smallestStep = 100 * time.Nanosecond
 )
 
 // Report is what one cycle did, stream by stream, in the order they ran.
@@ -43,6 +45,7 @@ type StreamReport struct {
 	Waiting   int            // invoices that KSeF listed but that could not be mirrored yet; they hold the watermark
 	Requests  int            // requests sent for this stream
 	Route     string         // export when a package was asked for, else metadata
+	Reason    string         // how the last window was mirrored and why so, such as "a package: more than a page is new"
 	Err       error
 }
 
@@ -57,10 +60,12 @@ func (r Report) Err() error {
 	return errors.Join(errs...)
 }
 
-// Cycle asks KSeF once for everything new, stream by stream. It returns
-// [ksef.BudgetError] in its error when the limits cut it short: what was fetched
-// is kept, and the next cycle goes on from there. One stream's trouble does not
-// keep the others from running, unless it concerns them all.
+// Cycle asks KSeF once for everything new, for every role that is due. The roles
+// take turns, a window each, so that one with a backlog takes of the hour's budget
+// what the others leave. It returns [ksef.BudgetError] in its error when the
+// limits cut it short: what was fetched is kept, and the next cycle goes on from
+// there. One stream's trouble does not keep the others from running, unless it
+// concerns them all.
 func (m *Mirror) Cycle(ctx context.Context) (Report, error) {
 	var report Report
 	if err := m.refreshLimits(ctx); err != nil {
@@ -71,19 +76,30 @@ func (m *Mirror) Cycle(ctx context.Context) (Report, error) {
 		return report, err
 	}
 	m.progress = Progress{}
-	for _, s := range streams {
-		s.started = m.Now()
-		s.report.Err = s.run(ctx)
-		s.report.Waiting = len(s.waiting)
-		report.Streams = append(report.Streams, s.report)
+	for waiting := streams; len(waiting) > 0; {
+		s := waiting[0]
+		waiting = waiting[1:]
+		more, err := s.turn(ctx)
 		if ctx.Err() != nil {
 			return report, ctx.Err() // stopped: neither a success nor an error worth a record
 		}
-		if err := s.record(ctx); err != nil {
-			return report, err
+		if err == nil && more {
+			waiting = append(waiting, s)
+			continue
 		}
-		if s.report.Err != nil && !onlyThisStream(s.report.Err) {
-			break
+		ended := []*stream{s}
+		if err != nil && !onlyThisStream(err) {
+			// It would meet the others too. Those that had a turn end with it.
+			ended = append(ended, slices.DeleteFunc(waiting, func(s *stream) bool { return s.started.IsZero() })...)
+			waiting = nil
+		}
+		for _, s := range ended {
+			s.report.Err = err
+			s.report.Waiting = len(s.waiting)
+			report.Streams = append(report.Streams, s.report)
+			if err := s.record(ctx); err != nil {
+				return report, err
+			}
 		}
 	}
 	return report, report.Err()
@@ -150,13 +166,17 @@ type stream struct {
 	// as listed. The watermark that readers see is never beyond its earliest.
 	waiting map[string]db.Quarantined
 	hwm     ksef.Timestamp
-	started time.Time
-	from    ksef.Timestamp
-	report  StreamReport
+	started time.Time      // of its first turn in this cycle; zero before
+	first   ksef.Timestamp // where that began
+	// from is where the next turn's window starts: at position, or behind an
+	// instant that is stored although the position stays at it.
+	from      ksef.Timestamp
+	continued bool // the last package did not bring all of its window
+	report    StreamReport
 }
 
-// streams gives the streams of the mirror, the one that ran longest ago first,
-// so that one role with a backlog cannot use up every hour's budget alone.
+// streams gives the streams of the mirror that are due, the one that ran longest
+// ago first.
 func (m *Mirror) streams(ctx context.Context) ([]*stream, error) {
 	rows, err := m.db.Streams(ctx)
 	if err != nil {
@@ -166,8 +186,8 @@ func (m *Mirror) streams(ctx context.Context) ([]*stream, error) {
 	if err != nil {
 		return nil, err
 	}
-	lastRun := map[string]time.Time{}
 	var streams []*stream
+	lastRun := map[string]time.Time{}
 	for _, role := range m.Roles {
 		subject, err := subjectType(role)
 		if err != nil {
@@ -175,8 +195,10 @@ func (m *Mirror) streams(ctx context.Context) ([]*stream, error) {
 		}
 		s := &stream{Mirror: m, role: role, subject: subject, waiting: map[string]db.Quarantined{}}
 		s.position = ksef.Timestamp(m.Since.UTC().Format(time.RFC3339))
+		due := true
 		for _, row := range rows {
 			if row.Role == role {
+				due = m.EveryRole || !m.Now().Before(row.LastRunAt.Add(rest(row)))
 				lastRun[role] = row.LastRunAt
 				s.position = cmp.Or(ksef.Timestamp(row.Position), s.position)
 				s.report.Watermark = ksef.Timestamp(row.Watermark)
@@ -187,11 +209,22 @@ func (m *Mirror) streams(ctx context.Context) ([]*stream, error) {
 				s.waiting[q.KSeFNumber] = q
 			}
 		}
-		s.report.Role, s.report.Route, s.from = role, "metadata", s.position
-		streams = append(streams, s)
+		s.report.Role, s.report.Route = role, "metadata"
+		if due {
+			streams = append(streams, s)
+		}
 	}
 	slices.SortStableFunc(streams, func(a, b *stream) int { return lastRun[a.role].Compare(lastRun[b.role]) })
 	return streams, nil
+}
+
+// rest is how long a role is left alone after its last run: only one that has
+// always been empty rests, and only while nothing is wrong with it.
+func rest(row db.Stream) time.Duration {
+	if row.IdleSince.IsZero() || row.LastError != "" {
+		return 0
+	}
+	return pause(row.IdleSince, row.LastRunAt)
 }
 
 // subjectType is KSeF's word for a role.
@@ -209,40 +242,41 @@ func subjectType(role string) (ksef.SubjectType, error) {
 	return "", fmt.Errorf("role %q: want seller, buyer, third_party or authorized", role)
 }
 
-// run brings the stream as far as KSeF guarantees completeness, window by window.
-func (s *stream) run(ctx context.Context) error {
-	if err := s.resume(ctx); err != nil {
-		return err
-	}
-	if err := s.retryWaiting(ctx); err != nil {
-		return err
-	}
-	from := s.position
-	for {
-		to := s.windowEnd(from)
-		next, more, err := s.window(ctx, from, to)
-		if errors.Is(err, ksef.ErrNothingNew) {
-			return nil // from is beyond the high water mark: nothing to move, nothing wrong
+// turn mirrors one window, and tells whether KSeF has more. The first turn of a
+// cycle takes up first what earlier ones left.
+func (s *stream) turn(ctx context.Context) (more bool, err error) {
+	if s.started.IsZero() {
+		s.started = s.Now()
+		if err := s.resume(ctx); err != nil {
+			return false, err
 		}
-		if err != nil {
-			return err
+		if err := s.retryWaiting(ctx); err != nil {
+			return false, err
 		}
-		switch {
-		case more && next.Compare(from) <= 0:
-			// All that came is of one instant. The watermark stays at the instant, but
-			// the query goes on behind it, by the smallest step that KSeF writes.
-			if err := s.storeInstant(ctx, next); err != nil {
-				return err
-			}
-			from = ksef.Timestamp(next.Time().Add(100 * time.Nanosecond).Format("2006-01-02T15:04:05.0000000Z"))
-		case more:
-			from = next
-		case to != "" && next.Compare(to) >= 0:
-			from = to
-		default:
-			return nil
-		}
+		s.from, s.first = s.position, s.position
 	}
+	to := s.windowEnd(s.from)
+	next, more, err := s.window(ctx, s.from, to)
+	switch {
+	case errors.Is(err, ksef.ErrNothingNew):
+		return false, nil // from is beyond the high water mark: nothing to move, nothing wrong
+	case err != nil:
+		return false, err
+	case more && next.Compare(s.from) <= 0:
+		// All that came is of one instant. The watermark stays at the instant, but
+		// the query goes on behind it, by the smallest step that KSeF writes.
+		if err := s.storeInstant(ctx, next); err != nil {
+			return false, err
+		}
+		s.from = ksef.Timestamp(next.Time().Add(smallestStep).Format("2006-01-02T15:04:05.0000000Z"))
+	case more:
+		s.from = next
+	case to != "" && next.Compare(to) >= 0:
+		s.from = to
+	default:
+		return false, nil
+	}
+	return true, nil
 }
 
 // window mirrors what one window holds, or as much of its beginning as one answer
@@ -255,7 +289,11 @@ func (s *stream) run(ctx context.Context) error {
 // starts at a date sees every row of that date again. It also makes a full page, a
 // truncated package and a budget that ends half-way the same case.
 func (s *stream) window(ctx context.Context, from, to ksef.Timestamp) (next ksef.Timestamp, more bool, err error) {
-	is := situation{closed: to != "", noExports: s.Now().Before(s.noExports[s.role])}
+	is, err := s.situation(ctx)
+	if err != nil {
+		return "", false, err
+	}
+	is.closed = to != ""
 	way, why := plan(is)
 	var page ksef.MetadataPage
 	if way == list {
@@ -273,34 +311,58 @@ func (s *stream) window(ctx context.Context, from, to ksef.Timestamp) (next ksef
 		is.unknown = len(page.Invoices) - len(known)
 		way, why = plan(is)
 	}
-	s.Log.Debug("planned", "role", s.role, "by_package", way == package_, "why", why)
-	if way == singly {
+	s.report.Reason = fmt.Sprintf("%s: %s", way, why)
+	s.Log.Debug("planned", "role", s.role, "from", from, "to", to, "reason", s.report.Reason)
+	switch way {
+	case wait:
+		return "", false, &ksef.BudgetError{Group: ksef.GroupExport, Until: s.Now().Add(is.nextExport)}
+	case singly:
 		return next, more, s.store(ctx, page.Invoices, next)
 	}
 	s.report.Route = "export"
-	next, more, err = s.export(ctx, from, to)
-	if pause, ok := s.withoutExports(err); ok {
-		s.Log.Warn("no package is to be had, going on with single downloads", "role", s.role, "err", err)
-		s.noExports[s.role] = s.Now().Add(pause)
+	next, s.continued, err = s.export(ctx, from, to)
+	if s.doesWithoutExports(err) {
 		return s.window(ctx, from, to)
 	}
-	return next, more, err
+	return next, s.continued, err
 }
 
-// withoutExports tells whether err leaves single downloads as the way to go on,
-// and for how long.
-func (s *stream) withoutExports(err error) (time.Duration, bool) {
+// situation is what plan has to know before anything was asked.
+func (s *stream) situation(ctx context.Context) (situation, error) {
+	abandoned, err := s.db.Abandoned(ctx, s.Now().Add(-abandonedFor))
+	if err != nil {
+		return situation{}, err
+	}
+	is := situation{
+		continued: s.continued,
+		refused:   s.Now().Before(s.noExports[s.role]) || abandoned >= maxAbandoned,
+	}
+	var next time.Time
+	is.exports, next = s.remote.Budget(ksef.GroupExport)
+	is.nextExport = next.Sub(s.Now())
+	is.downloads, _ = s.remote.Budget(ksef.GroupDownload)
+	return is, nil
+}
+
+// doesWithoutExports tells whether err leaves other ways to go on for now, and
+// remembers for how long.
+func (s *stream) doesWithoutExports(err error) bool {
 	var budget *ksef.BudgetError
 	var refused *ksef.Error
 	switch {
-	case errors.Is(err, ksef.ErrNothingNew), err == nil:
-		return 0, false
+	case err == nil, errors.Is(err, ksef.ErrNothingNew):
+		return false
 	case errors.As(err, &budget):
-		return max(budget.Until.Sub(s.Now()), time.Minute), budget.Group == ksef.GroupExport
+		// Spent since it was planned, or blocked by KSeF: the next plan sees it.
+		return budget.Group == ksef.GroupExport
 	case errors.Is(err, errExport):
-		return exportPause, true
+	case errors.As(err, &refused) && refused.HTTPStatus == http.StatusBadRequest:
+	default:
+		return false
 	}
-	return exportPause, errors.As(err, &refused) && refused.HTTPStatus == http.StatusBadRequest
+	s.Log.Warn("no package is to be had, going on with single downloads", "role", s.role, "err", err)
+	s.noExports[s.role] = s.Now().Add(exportPause)
+	return true
 }
 
 // windowEnd is the end of the window that starts at from: "" (until now) for the
@@ -418,7 +480,7 @@ func (s *stream) retryWaiting(ctx context.Context) error {
 func (s *stream) record(ctx context.Context) error {
 	run := db.Run{
 		Role: s.role, Route: s.report.Route, Started: s.started, Finished: s.Now(),
-		From: string(s.from), To: string(s.position),
+		From: string(s.first), To: string(s.position), Reason: s.report.Reason,
 		Listed: s.report.Listed, Added: s.report.Added, Known: s.report.Known,
 		Waiting: s.report.Waiting, Requests: s.report.Requests,
 	}

@@ -32,6 +32,11 @@ const (
 	// abandonAfter is when an export is given up. Some have hung for days, and a
 	// new one for the same invoices then usually works.
 	abandonAfter = time.Hour
+	// When as many were given up within a day, of all roles, exports are left alone
+	// until that day is over: KSeF makes ten at a time (open-api), and those that
+	// hang may count.
+	maxAbandoned = 3
+	abandonedFor = 24 * time.Hour
 	// partsAtOnce are the parts of one package that are downloaded together.
 	partsAtOnce = 3
 	// A commit of a package's invoices is as large as this, whichever is first: each
@@ -43,6 +48,9 @@ const (
 
 // errPending says that an export is still running at KSeF.
 var errPending = fmt.Errorf("KSeF is still preparing a package: %w", errStuck)
+
+// errTooLong is why an export is given up.
+var errTooLong = errors.New("KSeF has been preparing it for too long")
 
 // errExport marks an export that came to nothing. Nothing of it was taken that
 // was not verified; the window can be asked for again, in either way.
@@ -79,7 +87,10 @@ func (s *stream) resume(ctx context.Context) error {
 		return err
 	}
 	for _, e := range exports {
-		if e.Reference == "" {
+		// A crash came before the reference, or the window begins beyond what is
+		// mirrored, which cannot be: moving the stream by it would leave a gap.
+		gap := ksef.Timestamp(e.From).Time().Sub(s.position.Time()) > smallestStep
+		if e.Reference == "" || gap {
 			if err := s.db.DropExport(ctx, e.ID); err != nil {
 				return err
 			}
@@ -96,6 +107,10 @@ func (s *stream) resume(ctx context.Context) error {
 // complete then. An export that came to nothing is forgotten, with errExport.
 func (s *stream) finish(ctx context.Context, e db.Export) (next ksef.Timestamp, more bool, err error) {
 	next, more, err = s.fetchPackage(ctx, e)
+	if errors.Is(err, errTooLong) {
+		s.Log.Warn("export is given up", "role", s.role, "reference", e.Reference, "err", err)
+		return "", false, errors.Join(err, s.db.AbandonExport(context.WithoutCancel(ctx), e.ID, s.Now()))
+	}
 	if errors.Is(err, errExport) || errors.Is(err, ksef.ErrNothingNew) {
 		s.Log.Warn("export came to nothing", "role", s.role, "reference", e.Reference, "err", err)
 		return "", false, errors.Join(err, s.db.DropExport(context.WithoutCancel(ctx), e.ID))
@@ -151,7 +166,7 @@ func (s *stream) await(ctx context.Context, e db.Export) (*ksef.Package, error) 
 			return nil, fmt.Errorf("KSeF ended it with status %d %s: %w", status.Code, status.Description, errExport)
 		}
 		if s.Now().Sub(e.CreatedAt) >= abandonAfter {
-			return nil, fmt.Errorf("KSeF has been preparing it since %s, which is too long: %w", e.CreatedAt.UTC().Format(time.RFC3339), errExport)
+			return nil, fmt.Errorf("%w, since %s: %w", errTooLong, e.CreatedAt.UTC().Format(time.RFC3339), errExport)
 		}
 		if s.Now().Sub(began) >= patience {
 			return nil, errPending
@@ -173,8 +188,11 @@ func (s *stream) askStatus(ctx context.Context, e db.Export) (ksef.ExportStatus,
 	// KSeF no longer has it, tells of it what cannot be, or has been in trouble with
 	// it for too long: without it the window is simply asked for again.
 	tooLong := s.Now().Sub(e.CreatedAt) >= abandonAfter
-	if refusedForGood(refused) || refused.HTTPStatus == http.StatusOK || tooLong && servedBadly(err) {
+	switch {
+	case refusedForGood(refused), refused.HTTPStatus == http.StatusOK:
 		err = errors.Join(err, errExport)
+	case tooLong && servedBadly(err):
+		err = errors.Join(err, errTooLong, errExport)
 	}
 	return status, err
 }

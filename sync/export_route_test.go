@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -164,8 +165,91 @@ func TestScenario27Stuck(t *testing.T) {
 		w.clock.advance(15 * time.Minute)
 	}
 	w.complete()
-	if asked := w.sim.Stats().ByPath["POST /invoices/exports"]; asked > 40 {
-		t.Errorf("%d exports were asked for", asked)
+	// Two roles ask, so a fourth may be under way when the third is given up.
+	if asked := w.sim.Stats().ByPath["POST /invoices/exports"]; asked < 3 || asked > 4 {
+		t.Errorf("%d exports were asked for, want no more once three have been given up", asked)
+	}
+
+	// A day later packages are asked for again, and work.
+	w.sim.SetExportOutcome(ksefsim.ExportOutcome{})
+	w.clock.advance(25 * time.Hour)
+	w.add(w.fresh(100, 27)...)
+	w.clock.advance(10 * time.Minute)
+	if report := w.mustCycle(); routes(report) != "seller buyer" {
+		t.Errorf("by packages: %q", routes(report))
+	}
+	w.complete()
+}
+
+// The roles take turns: one with a backlog cannot use up the hour's packages
+// before another, which needs one, had its turn.
+func TestRolesShareTheBudget(t *testing.T) {
+	limits := ksef.DefaultLimits()
+	limits[ksef.GroupExport] = ksef.Limit{PerSecond: 4, PerMinute: 4, PerHour: 4}
+	w := newWorld(t, ksefsim.Options{Limits: limits, PackageCap: 40})
+	w.options.Roles, w.options.Since = []string{"buyer", "seller"}, w.clock.Now().Add(-48*time.Hour)
+	w.add(w.generate(700, 24*time.Hour, 5)...)
+	report, err := w.cycle()
+	budget := asBudget(err)
+	if budget == nil || budget.Group != ksef.GroupExport || budget.Until.Sub(w.clock.Now()) > 62*time.Minute {
+		t.Fatalf("the cycle ended with %v, want it to wait for the next package", err)
+	}
+	added := map[string]int{}
+	for _, s := range report.Streams {
+		added[s.Role] = s.Added
+		if !strings.HasPrefix(s.Reason, "waiting: ") {
+			t.Errorf("%s: %s", s.Role, s.Reason)
+		}
+	}
+	// At the seam an invoice of each package comes again.
+	if added["buyer"] < 70 || added["seller"] < 70 {
+		t.Errorf("added %v, want two packages for each", added)
+	}
+	for _, s := range w.status().Streams {
+		if (s.Role == "buyer" || s.Role == "seller") && !strings.HasPrefix(s.Reason, "waiting: ") {
+			t.Errorf("status of %s: %q", s.Role, s.Reason)
+		}
+	}
+	w.options.Roles = roles
+	for range 12 {
+		w.clock.advance(62 * time.Minute)
+		if _, err := w.cycle(); err != nil && asBudget(err) == nil {
+			t.Fatal(err)
+		}
+	}
+	w.complete()
+	if n := w.sim.Stats().TooMany; n != 0 {
+		t.Errorf("%d answers 429", n)
+	}
+}
+
+// A role that is always empty is asked less and less, but twice a day; what it
+// gets at last is noticed, and from then on it is asked like the others.
+func TestEmptyRolesRest(t *testing.T) {
+	w := newWorld(t, ksefsim.Options{Limits: ksef.DefaultLimits()})
+	w.options.Roles, w.options.EveryRole = []string{"seller", "buyer"}, false
+	w.add(ksefsim.Generate(ksefsim.GenerateOptions{Count: 1, Context: company, Seed: 1, From: start.Add(-2 * time.Hour), To: start.Add(-time.Hour)})...)
+	first := w.mustCycle()
+	busy := first.Streams[slices.IndexFunc(first.Streams, func(s ksefsync.StreamReport) bool { return s.Added > 0 })].Role
+	asked := map[string]int{}
+	last, longest := w.clock.Now(), time.Duration(0)
+	const cycles = 4 * 24 * 2 // two days
+	for range cycles {
+		w.clock.advance(15 * time.Minute)
+		for _, s := range w.mustCycle().Streams {
+			asked[s.Role]++
+			if s.Role != busy {
+				longest = max(longest, w.clock.Now().Sub(last))
+				last = w.clock.Now()
+			}
+		}
+	}
+	idle := map[string]string{"seller": "buyer", "buyer": "seller"}[busy]
+	if asked[busy] != cycles || asked[idle] < 4 || asked[idle] > 40 || longest > 24*time.Hour {
+		t.Errorf("of %d cycles %d asked for %s and %d for %s, with a pause of %s", cycles, asked[busy], busy, asked[idle], idle, longest)
+	}
+	if n := w.sim.Stats().TooMany; n != 0 {
+		t.Errorf("%d answers 429", n)
 	}
 }
 

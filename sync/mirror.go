@@ -42,6 +42,9 @@ type Remote interface {
 	// DownloadPart writes a part, decrypted; what was written counts only if it
 	// returns nil. It may be called from several goroutines.
 	DownloadPart(ctx context.Context, p ksef.Part, key ksef.ExportKey, w io.Writer) error
+	// Budget tells how many requests of a group the limits allow now and, if none,
+	// when the next may be.
+	Budget(group ksef.Group) (left int, next time.Time)
 }
 
 // Options say what a mirror mirrors and where.
@@ -51,7 +54,10 @@ type Options struct {
 	Context     ksef.Context
 	Roles       []string  // seller, buyer, third_party, authorized
 	Since       time.Time // where a stream without a watermark starts
-	Layout      tree.Layout
+	// EveryRole asks in each cycle for every role, also for those that have always
+	// been empty and were asked not long ago.
+	EveryRole bool
+	Layout    tree.Layout
 	// Remote makes the client whose requests are counted in the given log. nil
 	// serves commands that ask nothing of KSeF, such as verify.
 	Remote   func(ksef.RequestLog) Remote

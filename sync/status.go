@@ -29,7 +29,9 @@ type StreamStatus struct {
 	LagSeconds  int64          `json:"lag_seconds"` // now less the watermark; -1 without one
 	LastRun     string         `json:"last_run"`    // RFC 3339 UTC, as the next
 	LastSuccess string         `json:"last_success"`
-	LastError   string         `json:"last_error"` // "" when the last run was in order
+	LastError   string         `json:"last_error"`   // "" when the last run was in order
+	Reason      string         `json:"reason"`       // why the last run asked for a package, or did not
+	RestSeconds int64          `json:"rest_seconds"` // how long the role is left alone after its last run, as it has always been empty
 }
 
 // Waiting is an invoice that could not be mirrored yet.
@@ -74,6 +76,7 @@ func ReadStatus(ctx context.Context, dir string, roles []string, now time.Time) 
 		if i := slices.IndexFunc(rows, func(r db.Stream) bool { return r.Role == role }); i >= 0 {
 			row := rows[i]
 			s.Watermark, s.LastError = ksef.Timestamp(row.Watermark), row.LastError
+			s.Reason, s.RestSeconds = row.Reason, int64(rest(row).Seconds())
 			s.LastRun, s.LastSuccess = instant(row.LastRunAt), instant(row.LastSuccessAt)
 			if row.Watermark != "" {
 				s.LagSeconds = int64(now.Sub(s.Watermark.Time()).Seconds())

@@ -104,7 +104,7 @@ func newWorldAt(tb testing.TB, o ksefsim.Options, at *clock) *world {
 		tb.Fatal(err)
 	}
 	w.options = ksefsync.Options{
-		Dir: w.dir, Environment: "test", Context: company, Roles: roles,
+		Dir: w.dir, Environment: "test", Context: company, Roles: roles, EveryRole: true,
 		Since: time.Date(2026, time.February, 1, 0, 0, 0, 0, time.UTC), Layout: layout,
 		Log: slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug})), Now: w.clock.Now, Sleep: w.clock.Sleep,
 		Remote: func(log ksef.RequestLog) ksefsync.Remote { return w.client(log) },

@@ -99,8 +99,8 @@ func judge(m config.Mirror, now time.Time, read func(time.Time) (ksefsync.Status
 		problem(statusCritical, "%v", err)
 		return s
 	}
-	allowed := max(late*m.Interval, minLate)
 	for _, stream := range s.Streams {
+		allowed := max(late*m.Interval, minLate) + time.Duration(stream.RestSeconds)*time.Second
 		success, _ := time.Parse(time.RFC3339, stream.LastSuccess) // a zero time is told apart below
 		switch {
 		case stream.LastSuccess == "":
@@ -136,6 +136,9 @@ func (c *command) printStatus(s mirrorStatus) {
 		}
 		_, _ = fmt.Fprintf(c.stdout, "  %-11s %7d invoices, complete up to %s (%s ago), last success %s\n",
 			stream.Role, stream.Invoices, orDash(string(stream.Watermark)), lag, orDash(stream.LastSuccess))
+		if stream.Reason != "" {
+			_, _ = fmt.Fprintf(c.stdout, "  %-11s last run by %s\n", "", stream.Reason)
+		}
 	}
 	for _, g := range s.Budget {
 		if g.PerHour == 0 {

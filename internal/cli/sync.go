@@ -60,6 +60,7 @@ func (c *command) syncOne(ctx context.Context, loaded *config.Config, m config.M
 	if err != nil {
 		return exitFailure, err
 	}
+	mirror.EveryRole = true // who asks by hand wants to know about all
 	code, err := c.cycles(ctx, m.Name, mirror, bar, wait)
 	if closeErr := mirror.Close(); closeErr != nil {
 		return exitFailure, errors.Join(err, closeErr)

@@ -181,6 +181,10 @@ func (c *Client) Invoice(ctx context.Context, n Number) ([]byte, error) {
 	return answer.body, nil
 }
 
+// Budget tells how many requests of the group the limits allow right now and, if
+// none, when the next may be: see [Limiter.Budget].
+func (c *Client) Budget(group Group) (left int, next time.Time) { return c.Limiter.Budget(group) }
+
 // RateLimits gives the limits in force for this context, and hands them to the
 // Limiter. It costs one request of [GroupOther].
 func (c *Client) RateLimits(ctx context.Context) (Limits, error) {

@@ -368,8 +368,8 @@ func TestRateLimits(t *testing.T) {
 	if diff := cmp.Diff(Limits{GroupDownload: {1, 2, 3}, "global": {PerSecond: 9}}, got); diff != "" {
 		t.Errorf("limits (-want +got):\n%s", diff)
 	}
-	if left, _ := s.client.Limiter.Budget(GroupDownload); left != 1 {
-		t.Errorf("the limiter allows %d, want 1", left)
+	if left, _ := s.client.Limiter.Budget(GroupDownload); left != 3 {
+		t.Errorf("the limiter allows %d an hour, want 3", left)
 	}
 	for _, body := range []string{``, `[]`, `{}`, `null`, `{"other":{}}`} {
 		if limits, err := decodeLimits([]byte(body)); err == nil {

@@ -69,8 +69,8 @@ func TestStartExport(t *testing.T) {
 		t.Errorf("got %q, %v", got, err)
 	}
 	s.wantCounts(t, map[string]int{exportEndpoint: 1, keysEndpoint: 1})
-	if left, _ := s.client.Limiter.Budget(GroupExport); left != 7 {
-		t.Errorf("%d exports are left in this second, want 7 of 8", left)
+	if left, _ := s.client.Limiter.Budget(GroupExport); left != 19 {
+		t.Errorf("%d exports are left in this hour, want 19 of 20", left)
 	}
 }
 
@@ -193,8 +193,8 @@ func TestExportStatus(t *testing.T) {
 		t.Errorf("status (-want +got):\n%s", diff)
 	}
 	s.wantCounts(t, map[string]int{exportStatusEndpoint: 1})
-	if left, _ := s.client.Limiter.Budget(GroupExportStatus); left != 9 {
-		t.Errorf("%d requests for a status are left in this second, want 9 of 10", left)
+	if left, _ := s.client.Limiter.Budget(GroupExportStatus); left != 599 {
+		t.Errorf("%d requests for a status are left in this hour, want 599 of 600", left)
 	}
 }
 

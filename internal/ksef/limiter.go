@@ -150,10 +150,11 @@ func (l *Limiter) SetLimits(limits Limits) {
 	}
 }
 
-// Budget tells how many requests of the group would be allowed right now, and if
-// none, when the next may be, by this machine's clock. It answers 0 and the zero
-// time before the first login, when the log has not been read yet, and
-// math.MaxInt for a group without limits.
+// Budget tells how many requests of the group the limits allow without a wait
+// longer than MaxWait between two, and if none, when the next may be sent, by this
+// machine's clock; next is zero otherwise. It answers 0 and the zero time before
+// the first login, when the log has not been read yet, and math.MaxInt for a group
+// that has no limit in a window longer than that.
 func (l *Limiter) Budget(group Group) (left int, next time.Time) {
 	now := l.now()
 	l.mu.Lock()
@@ -161,17 +162,26 @@ func (l *Limiter) Budget(group Group) (left int, next time.Time) {
 	if l.anchored == nil {
 		return 0, time.Time{}
 	}
-	if at, _ := l.earliest(group, now); at.After(now) {
+	if at, _ := l.earliest(group, now); at.Sub(now) > l.maxWait() {
 		return 0, at
 	}
 	left = math.MaxInt
 	ends := l.group(group).ends(now)
 	for _, w := range l.windows(group) {
-		since := now.Add(-w.length)
-		old := sort.Search(len(ends), func(i int) bool { return ends[i].After(since) })
-		left = min(left, w.requests-(len(ends)-old))
+		if w.length > l.maxWait() {
+			since := now.Add(-w.length)
+			old := sort.Search(len(ends), func(i int) bool { return ends[i].After(since) })
+			left = min(left, w.requests-(len(ends)-old))
+		}
 	}
-	return left, time.Time{}
+	return max(left, 1), time.Time{} // one is about to be free, or acquire would not wait for it
+}
+
+func (l *Limiter) maxWait() time.Duration {
+	if l.MaxWait == 0 {
+		return defaultMaxWait
+	}
+	return l.MaxWait
 }
 
 // permit is the right to send one request. end must be called once it is over.
@@ -207,11 +217,7 @@ func (l *Limiter) try(ctx context.Context, group Group) (permit, time.Time, erro
 	defer l.mu.Unlock()
 	now := l.now()
 	if at, blocked := l.earliest(group, now); at.After(now) {
-		maxWait := l.MaxWait
-		if maxWait == 0 {
-			maxWait = defaultMaxWait
-		}
-		if at.Sub(now) > maxWait {
+		if at.Sub(now) > l.maxWait() {
 			return permit{}, time.Time{}, &BudgetError{Group: blocked, Until: at}
 		}
 		return permit{}, at, nil

@@ -448,8 +448,8 @@ func TestLimiterWaitsOrRefuses(t *testing.T) {
 	if left, next := l.Budget(GroupDownload); left != 0 || !next.Equal(first) {
 		t.Errorf("budget %d until %s, want 0 until %s", left, next, first)
 	}
-	if left, next := l.Budget(GroupMetadata); left != 8 || !next.IsZero() {
-		t.Errorf("budget of another group %d until %s, want 8 now", left, next)
+	if left, next := l.Budget(GroupMetadata); left != 20 || !next.IsZero() {
+		t.Errorf("budget of another group %d until %s, want the 20 of an hour", left, next)
 	}
 	c.advance(first.Sub(c.Now()))
 	if left, _ := l.Budget(GroupDownload); left != 1 {
@@ -468,6 +468,7 @@ func TestLimiterCountsInFlight(t *testing.T) {
 	}
 	// However long ago they began, they may only be reaching KSeF now.
 	c.advance(30 * time.Second)
+	l.MaxWait = time.Nanosecond // so that Budget tells of the second
 	if left, next := l.Budget(GroupMetadata); left != 0 || next.Sub(c.Now()) != longer(time.Second) {
 		t.Errorf("budget %d, next in %s; want 0, next in %s", left, next.Sub(c.Now()), longer(time.Second))
 	}
@@ -520,13 +521,13 @@ func TestLimiterRemembersAcrossRestarts(t *testing.T) {
 		}
 	}
 	restarted := newTestLimiter(t, c, log)
-	if left, _ := restarted.Budget(GroupMetadata); left != 3 {
-		t.Errorf("budget %d after a restart, want 3", left)
+	if left, _ := restarted.Budget(GroupMetadata); left != 15 {
+		t.Errorf("budget %d after a restart, want 15", left)
 	}
 	// The one that never ended counts longest.
 	c.advance(longer(time.Hour) + earlierProcess + time.Second)
-	if left, _ := restarted.Budget(GroupMetadata); left != 8 {
-		t.Errorf("budget %d an hour later, want 8", left)
+	if left, _ := restarted.Budget(GroupMetadata); left != 19 {
+		t.Errorf("budget %d an hour later, want 19: the request without an end still counts", left)
 	}
 	restarted.SetLimits(Limits{GroupMetadata: {PerHour: 1}})
 	if left, _ := restarted.Budget(GroupMetadata); left != 0 {
@@ -554,6 +555,7 @@ func TestLimiterNodesDisagree(t *testing.T) {
 	spend(t, oncePerMinute(ksef.Add(-4*time.Second)), GroupDownload, 1)
 	restarted := oncePerMinute(ksef)
 	c.advance(time.Minute)
+	restarted.MaxWait = time.Nanosecond // so that Budget tells of the minute
 	if left, next := restarted.Budget(GroupDownload); left != 0 || next.Sub(c.Now()) > 15*time.Second {
 		t.Errorf("budget %d, next in %s; want 0 for some seconds more", left, next.Sub(c.Now()))
 	}

@@ -85,33 +85,83 @@ func (t *Timestamp) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// Query selects invoices by permanent storage date, the only date that is safe
+// DateType says which date of an invoice a [Query] goes by (open-api,
+// InvoiceQueryDateType).
+type DateType string
+
+// Every [DateType].
+const (
+	ByPermanentStorage DateType = "PermanentStorage" // when KSeF had stored it for good
+	ByInvoicing        DateType = "Invoicing"        // when KSeF took it in
+	ByIssue            DateType = "Issue"            // the date of issue that its issuer states, by day
+)
+
+// Query selects invoices. Left as it is but for SubjectType, From and To it goes
+// by permanent storage date up to the high water mark, the only way that is safe
 // to continue from (przyrostowe-pobieranie-faktur.md). Both ends are inclusive.
 type Query struct {
 	SubjectType SubjectType
 	From        Timestamp
 	To          Timestamp // "" means until now; at most 99 days after From
+	DateType    DateType  // "": ByPermanentStorage
+	// BeyondHWM lists also what KSeF stored after the high water mark, where
+	// earlier ones may still appear (hwm.md). It concerns ByPermanentStorage only.
+	BeyondHWM bool
+	Filter    Filter
+}
+
+// Filter narrows a [Query]; its zero value narrows nothing. What is given must
+// all hold, of lists one element (open-api, InvoiceQueryFilters).
+type Filter struct {
+	KSeFNumber      string       `json:"ksefNumber,omitempty"`
+	InvoiceNumber   string       `json:"invoiceNumber,omitempty"` // exactly as issued
+	Amount          *AmountRange `json:"amount,omitempty"`
+	SellerNIP       string       `json:"sellerNip,omitempty"`
+	Buyer           *BuyerID     `json:"buyerIdentifier,omitempty"`
+	Currencies      []string     `json:"currencyCodes,omitempty"`
+	InvoicingMode   string       `json:"invoicingMode,omitempty"` // Online or Offline
+	IsSelfInvoicing *bool        `json:"isSelfInvoicing,omitempty"`
+	FormType        string       `json:"formType,omitempty"` // FA, PEF or FA_RR
+	InvoiceTypes    []string     `json:"invoiceTypes,omitempty"`
+	HasAttachment   *bool        `json:"hasAttachment,omitempty"`
+}
+
+// AmountRange selects by an amount, both ends inclusive; "" leaves one open.
+// Amounts are JSON numbers in the invoice's currency, VAT in PLN.
+type AmountRange struct {
+	Type string      `json:"type"` // Brutto, Netto or Vat (open-api, AmountType)
+	From json.Number `json:"from,omitempty"`
+	To   json.Number `json:"to,omitempty"`
+}
+
+// BuyerID selects by the buyer's identifier; without a Value by its type alone.
+type BuyerID struct {
+	Type  string `json:"type"` // Nip, VatUe, Other or None (open-api, BuyerIdentifierType)
+	Value string `json:"value,omitempty"`
 }
 
 // queryFilters is a Query on the wire (open-api, InvoiceQueryFilters).
 type queryFilters struct {
 	SubjectType SubjectType    `json:"subjectType"`
 	DateRange   queryDateRange `json:"dateRange"`
+	Filter
 }
 
 type queryDateRange struct {
-	DateType string    `json:"dateType"`
+	DateType DateType  `json:"dateType"`
 	From     Timestamp `json:"from"`
 	To       Timestamp `json:"to,omitempty"`
-	Restrict bool      `json:"restrictToPermanentStorageHwmDate"`
+	Restrict *bool     `json:"restrictToPermanentStorageHwmDate,omitempty"`
 }
 
-// MarshalJSON writes the query as KSeF's InvoiceQueryFilters, always by
-// PermanentStorage and always restricted to the high water mark: without the
-// restriction rows beyond it are listed while earlier ones may still appear
-// (hwm.md).
+// MarshalJSON writes the query as KSeF's InvoiceQueryFilters.
 func (q Query) MarshalJSON() ([]byte, error) {
-	return json.Marshal(queryFilters{q.SubjectType, queryDateRange{"PermanentStorage", q.From, q.To, true}})
+	dates := queryDateRange{DateType: q.DateType, From: q.From, To: q.To}
+	if q.DateType == "" || q.DateType == ByPermanentStorage {
+		restrict := !q.BeyondHWM
+		dates.DateType, dates.Restrict = ByPermanentStorage, &restrict
+	}
+	return json.Marshal(queryFilters{q.SubjectType, dates, q.Filter})
 }
 
 // MetadataPage is one page of an answer (open-api, QueryInvoicesMetadataResponse).

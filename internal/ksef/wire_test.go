@@ -62,13 +62,41 @@ func TestTimestampCompare(t *testing.T) {
 }
 
 func TestQueryJSON(t *testing.T) {
-	got, err := json.Marshal(Query{SubjectType: Authorized, From: "2026-02-01T00:00:00Z", To: "2026-05-11T00:00:00.1234567Z"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := `{"subjectType":"SubjectAuthorized","dateRange":{"dateType":"PermanentStorage","from":"2026-02-01T00:00:00Z","to":"2026-05-11T00:00:00.1234567Z","restrictToPermanentStorageHwmDate":true}}`
-	if string(got) != want {
-		t.Errorf("got %s, want %s", got, want)
+	yes, no := true, false
+	for _, test := range []struct {
+		name  string
+		query Query
+		want  string
+	}{
+		{
+			"the mirror's own", Query{SubjectType: Authorized, From: "2026-02-01T00:00:00Z", To: "2026-05-11T00:00:00.1234567Z"},
+			`{"subjectType":"SubjectAuthorized","dateRange":{"dateType":"PermanentStorage","from":"2026-02-01T00:00:00Z","to":"2026-05-11T00:00:00.1234567Z","restrictToPermanentStorageHwmDate":true}}`,
+		},
+		{
+			"beyond the mark", Query{SubjectType: Buyer, From: "2026-02-01T00:00:00Z", BeyondHWM: true},
+			`{"subjectType":"Subject2","dateRange":{"dateType":"PermanentStorage","from":"2026-02-01T00:00:00Z","restrictToPermanentStorageHwmDate":false}}`,
+		},
+		{
+			"every filter",
+			Query{SubjectType: Seller, From: "2026-02-01T00:00:00Z", DateType: ByIssue, Filter: Filter{
+				KSeFNumber: "n", InvoiceNumber: "FV/1", Amount: &AmountRange{"Brutto", "-1.50", "99999999999999.99"}, SellerNIP: "5265877635",
+				Buyer: &BuyerID{"VatUe", "DE123"}, Currencies: []string{"PLN", "EUR"}, InvoicingMode: "Offline",
+				IsSelfInvoicing: &no, FormType: "FA", InvoiceTypes: []string{"Vat", "Kor"}, HasAttachment: &yes,
+			}},
+			`{"subjectType":"Subject1","dateRange":{"dateType":"Issue","from":"2026-02-01T00:00:00Z"},"ksefNumber":"n","invoiceNumber":"FV/1",` +
+				`"amount":{"type":"Brutto","from":-1.50,"to":99999999999999.99},"sellerNip":"5265877635","buyerIdentifier":{"type":"VatUe","value":"DE123"},` +
+				`"currencyCodes":["PLN","EUR"],"invoicingMode":"Offline","isSelfInvoicing":false,"formType":"FA","invoiceTypes":["Vat","Kor"],"hasAttachment":true}`,
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got, err := json.Marshal(test.query)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if string(got) != test.want {
+				t.Errorf("got %s, want %s", got, test.want)
+			}
+		})
 	}
 }
 
