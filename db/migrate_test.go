@@ -1,7 +1,9 @@
 package db
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"database/sql"
 	"fmt"
 	"os"
@@ -152,4 +154,59 @@ func TestMigrationByAnotherProcess(t *testing.T) {
 	if n := value[int](t, d, "SELECT count(*) FROM sqlite_schema WHERE name = 'again'"); n != 0 {
 		t.Error("it migrated all the same")
 	}
+}
+
+// What version 2 stored is there after the metadata have moved: the document to
+// the byte, and the metadata in the backup.
+func TestMigrateToVersion3(t *testing.T) {
+	folder := t.TempDir()
+	path := filepath.Join(folder, "invoices.db")
+	set := testSettings(t)
+	set.migrations = set.migrations[:2]
+	old, err := open(t.Context(), path, testMirror, discard(), set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := testInvoice(1)
+	sum := sha256.Sum256(in.XML)
+	for _, insert := range []struct {
+		text   string
+		values []any
+	}{
+		{`INSERT INTO invoices(id, ksef_number, stored_at, invoice_hash, form, xml_path, parse_status, metadata_json, first_seen_at, updated_at)
+			VALUES(7, ?, '', ?, 'FA', 'x.xml', 'ok', '{"as":"sent"}', '', '')`, []any{in.KSeFNumber, in.Hash}},
+		{`INSERT INTO documents(invoice_id, dictionary, size, sha256, xml_zstd) VALUES(7, ?, ?, ?, ?)`,
+			[]any{old.dictionary, len(in.XML), sum[:], old.compressor.EncodeAll(in.XML, nil)}},
+	} {
+		if _, err := old.write.Exec(insert.text, insert.values...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := old.Close(); err != nil {
+		t.Fatal(err)
+	}
+	d, err := migrated(t, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if xml, err := d.Document(t.Context(), in.KSeFNumber); err != nil || !bytes.Equal(xml, in.XML) {
+		t.Errorf("document: %v", err)
+	}
+	if metadata, err := d.Metadata(t.Context(), in.KSeFNumber); err != nil || len(metadata) != 0 {
+		t.Errorf("metadata %q, %v", metadata, err)
+	}
+	if n := value[int](t, d, "SELECT count(*) FROM v_invoices WHERE ksef_number = ?", in.KSeFNumber); n != 1 {
+		t.Errorf("%d in the view", n)
+	}
+	backup, err := connect(filepath.Join(folder, "invoices-version-2-2026-11-22.db"), readOnly, time.Second, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer backup.Close()
+	var metadata string
+	if err := backup.QueryRow("SELECT metadata_json FROM v_invoices").Scan(&metadata); err != nil || metadata != `{"as":"sent"}` {
+		t.Errorf("the backup has metadata %q, %v", metadata, err)
+	}
+	commit(t, d, Batch{Role: "seller", Invoices: testInvoices(2, 4)})
 }

@@ -65,14 +65,17 @@ func (d *DB) rowsOf(in *Invoice, role string) (invoiceRows, error) {
 	if hash := base64.StdEncoding.EncodeToString(sum[:]); hash != in.Hash {
 		return invoiceRows{}, fmt.Errorf("the SHA-256 of its XML is %s, KSeF states %s", hash, in.Hash)
 	}
-	if len(in.XML) > maxDocument {
-		return invoiceRows{}, fmt.Errorf("its XML has %d bytes, at most %d can be kept", len(in.XML), maxDocument)
+	// Both in one frame: they share names, numbers and amounts, so that the metadata
+	// takes a hundred bytes there.
+	document := slices.Concat(in.XML, in.MetadataJSON)
+	if len(document) > maxDocument {
+		return invoiceRows{}, fmt.Errorf("its XML and metadata have %d bytes, at most %d can be kept", len(document), maxDocument)
 	}
 	now := d.now()
 	r := invoiceRows{
 		hash: in.Hash, role: cmp.Or(in.Role, role),
 		size: len(in.XML), sum: sum,
-		packed: d.compressor.EncodeAll(in.XML, nil),
+		packed: d.compressor.EncodeAll(document, nil),
 		withoutDocument: func(status, reason string) []any {
 			return valuesOf(nil, invoiceColumns(in, unread(in.Document), status, reason, now))
 		},
@@ -263,7 +266,6 @@ func invoiceColumns(in *Invoice, doc *parse.Document, status, problems string, n
 		{"xml_path", in.Path},
 		{"parse_status", status},
 		{"parse_error", text(problems)},
-		{"metadata_json", string(in.MetadataJSON)},
 		{"first_seen_at", moment(now)},
 		{"updated_at", moment(now)},
 	}
