@@ -1,6 +1,7 @@
 package db
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"database/sql"
@@ -174,20 +175,22 @@ func (d *DB) store(ctx context.Context, tx *sql.Tx, in *Invoice, role string) er
 	if err != nil {
 		return err
 	}
-	id, hash, err := d.stored(ctx, tx, in.KSeFNumber)
-	switch {
-	case errors.Is(err, ErrNotStored):
-		if id, err = d.insert(ctx, tx, in.KSeFNumber, r); err != nil {
-			return err
+	id, err := d.insert(ctx, tx, in.KSeFNumber, r)
+	if errors.Is(err, errStored) {
+		var hash string
+		if id, hash, err = d.stored(ctx, tx, in.KSeFNumber); err == nil && hash != r.hash {
+			err = fmt.Errorf("it is stored with hash %s and now has %s; the stored one was kept", hash, r.hash)
 		}
-	case err != nil:
+	}
+	if err != nil {
 		return err
-	case hash != r.hash:
-		return fmt.Errorf("it is stored with hash %s and now has %s; the stored one was kept", hash, r.hash)
 	}
 	_, err = d.exec(ctx, tx, insertRole, id, r.role)
 	return err
 }
+
+// errStored says that an invoice with the same number is stored already.
+var errStored = errors.New("stored already")
 
 func (d *DB) insert(ctx context.Context, tx *sql.Tx, number string, r invoiceRows) (int64, error) {
 	id, err := d.insertInvoice(ctx, tx, r.invoice, r.children)
@@ -208,11 +211,15 @@ func (d *DB) insert(ctx context.Context, tx *sql.Tx, number string, r invoiceRow
 }
 
 // insertInvoice inserts the row of an invoice and those of its parties, lines and
-// VAT summary. The id is valid when only one of the latter failed.
+// VAT summary, or nothing, with errStored. The id is valid when only one of the
+// latter failed.
 func (d *DB) insertInvoice(ctx context.Context, tx *sql.Tx, invoice []any, children []rows) (int64, error) {
 	result, err := d.exec(ctx, tx, insertInvoiceRow, invoice...)
 	if err != nil {
 		return 0, err
+	}
+	if inserted, err := result.RowsAffected(); err != nil || inserted == 0 {
+		return 0, cmp.Or(err, errStored)
 	}
 	id, err := result.LastInsertId()
 	if err != nil {

@@ -119,7 +119,7 @@ type insert [len(rowsAtOnce)]string
 
 // The statements take their column names from the functions below.
 var (
-	insertInvoiceRow = insertInto("invoices", invoiceColumns(&Invoice{}, &parse.Document{}, "", "", time.Time{}), 1)
+	insertInvoiceRow = insertInto("invoices", invoiceColumns(&Invoice{}, &parse.Document{}, "", "", time.Time{}), 1) + " ON CONFLICT(ksef_number) DO NOTHING"
 	insertParties    = insertsInto("parties", partyColumns(&parse.Party{}))
 	insertLines      = insertsInto("invoice_lines", lineColumns(&parse.Line{}))
 	insertVATRows    = insertsInto("vat_summary", vatColumns(&parse.VATRow{}))

@@ -59,7 +59,7 @@ func build() ([]byte, error) {
 		ID:       dictionaryID,
 		Contents: samples,
 		History:  history.Bytes(),
-		Offsets:  [3]int{1, 4, 8}, // the format's own defaults
+		Offsets:  [3]int{1, 4, 8},   // the format's own defaults
 		Level:    zstd.SpeedFastest, // as package db compresses
 	})
 }
