@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 import (
@@ -77,12 +79,12 @@ func copyStatement(ctx context.Context, pool *sql.DB, table string) (string, err
 			return "", err
 		}
 		value := name
-		switch {
-		case name == invoiceID:
+		switch name {
+		case invoiceID:
 			value = name + " + :offset"
-		case name == "id":
+		case "id":
 			continue // SQLite gives the next one
-		case name == "ksef_number":
+		case "ksef_number":
 			value = "printf('%s-%d', ksef_number, :times)"
 		}
 		columns, values = append(columns, name), append(values, value)

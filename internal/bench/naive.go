@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 import (
@@ -25,39 +27,62 @@ import (
 // inserted by SQL that is prepared each time, in a transaction of their own and
 // with SQLite's defaults.
 //
-// It stores as many rows as the pipeline, and of each the fields that the measured
-// invoices have, but not those that they lack and the pipeline looks for. It does
-// less besides: it checks no hash, keeps no copy of the XML and of KSeF's metadata
-// in the database, and its files are not made durable. Its XPaths are no more than
-// the 50 that their package keeps compiled: with more, it would compile each one
-// again each time.
+// It looks for the fields of FA(3) that the pipeline reads, and stores as many rows
+// and the XML. Otherwise it does less: it knows no form but FA(3), checks no hash
+// and no value, keeps none of KSeF's metadata, does not compress, and does not make
+// its files durable. What could be called the library's trap is not counted
+// against it: by default it keeps 50 XPaths compiled, and compiles any other each
+// time; here it keeps them all.
+
+// keptXPaths are more than the naive way has.
+const keptXPaths = 500
 
 // naiveFields are the columns of an invoice and where their values are.
 var naiveFields = [][2]string{
-	{"form_code", "//KodFormularza/@kodSystemowy"}, {"created_at", "//DataWytworzeniaFa"}, {"system_info", "//SystemInfo"},
-	{"currency", "//KodWaluty"}, {"issue_date", "//P_1"}, {"issue_place", "//P_1M"}, {"invoice_number", "//P_2"}, {"sale_date", "//P_6"},
-	{"gross", "//P_15"}, {"cash_method", "//P_16"}, {"self_billing", "//P_17"}, {"reverse_charge", "//P_18"}, {"split_payment", "//P_18A"},
-	{"not_exempt", "//P_19N"}, {"no_transport", "//P_22N"}, {"triangular", "//P_23"}, {"invoice_type", "//RodzajFaktury"},
-	{"due_date", "//Termin"}, {"payment_method", "//FormaPlatnosci"}, {"local_government", "//JST"}, {"vat_group", "//GV"},
+	{"form_code", "//KodFormularza/@kodSystemowy"}, {"form_version", "//KodFormularza/@wersjaSchemy"}, {"created_at", "//DataWytworzeniaFa"},
+	{"system_info", "//SystemInfo"}, {"invoice_type", "//RodzajFaktury"}, {"invoice_number", "//P_2"}, {"issue_date", "//P_1"},
+	{"issue_place", "//P_1M"}, {"sale_date", "//P_6"}, {"period_from", "//P_6_Od"}, {"period_to", "//P_6_Do"}, {"currency", "//KodWaluty"},
+	{"exchange_rate", "//KursWalutyZ"}, {"gross", "//P_15"}, {"to_pay", "//DoZaplaty"}, {"to_settle", "//DoRozliczenia"},
+	{"charges", "//SumaObciazen"}, {"deductions", "//SumaOdliczen"}, {"cash_method", "//P_16"}, {"self_billing", "//P_17"},
+	{"reverse_charge", "//P_18"}, {"split_payment", "//P_18A"}, {"exempt", "//P_19"}, {"exempt_a", "//P_19A"}, {"exempt_b", "//P_19B"},
+	{"exempt_c", "//P_19C"}, {"new_transport", "//P_22"}, {"triangular", "//P_23"}, {"margin_travel", "//P_PMarzy_2"},
+	{"margin_used", "//P_PMarzy_3_1"}, {"margin_art", "//P_PMarzy_3_2"}, {"margin_antiques", "//P_PMarzy_3_3"}, {"cash_register", "//FP"},
+	{"related_parties", "//TP"}, {"excise_refund", "//ZwrotAkcyzy"}, {"buyer_local_gov", "//JST"}, {"buyer_vat_group", "//GV"},
+	{"correction_reason", "//PrzyczynaKorekty"}, {"correction_effect", "//TypKorekty"}, {"correction_period", "//OkresFaKorygowanej"},
+	{"corrected_number_fixed", "//NrFaKorygowany"}, {"amount_before", "//P_15ZK"}, {"exchange_rate_before", "//KursWalutyZK"},
+	{"paid", "//Zaplacono"}, {"paid_date", "//DataZaplaty"}, {"paid_in_part", "//ZnacznikZaplatyCzesciowej"}, {"due_date", "//Termin"},
+	{"payment_method", "//FormaPlatnosci"}, {"payment_method_text", "//OpisPlatnosci"}, {"payment_ksef_id", "//IPKSeF"},
+	{"payment_link", "//LinkDoPlatnosci"}, {"discount_terms", "//WarunkiSkonta"}, {"discount_amount", "//WysokoscSkonta"},
 }
 
 // naiveParties are the elements of parties.
-var naiveParties = []string{"//Podmiot1", "//Podmiot2"}
+var naiveParties = []string{"//Podmiot1", "//Podmiot2", "//Podmiot3", "//PodmiotUpowazniony", "//Podmiot1K", "//Podmiot2K"}
 
 // naiveParty are the columns of a party, below its element.
 var naiveParty = [][2]string{
-	{"nip", "DaneIdentyfikacyjne/NIP"}, {"name", "DaneIdentyfikacyjne/Nazwa"}, {"country", "Adres/KodKraju"},
-	{"address1", "Adres/AdresL1"}, {"address2", "Adres/AdresL2"}, {"email", "DaneKontaktowe/Email"}, {"phone", "DaneKontaktowe/Telefon"},
+	{"nip", "DaneIdentyfikacyjne/NIP"}, {"internal_id", "DaneIdentyfikacyjne/IDWew"}, {"eu_country", "DaneIdentyfikacyjne/KodUE"},
+	{"eu_number", "DaneIdentyfikacyjne/NrVatUE"}, {"id_country", "DaneIdentyfikacyjne/KodKraju"}, {"other_id", "DaneIdentyfikacyjne/NrID"},
+	{"no_id", "DaneIdentyfikacyjne/BrakID"}, {"name", "DaneIdentyfikacyjne/Nazwa"}, {"country", "Adres/KodKraju"}, {"address1", "Adres/AdresL1"},
+	{"address2", "Adres/AdresL2"}, {"gln", "Adres/GLN"}, {"mail_country", "AdresKoresp/KodKraju"}, {"mail_address1", "AdresKoresp/AdresL1"},
+	{"mail_address2", "AdresKoresp/AdresL2"}, {"email", "DaneKontaktowe/Email"}, {"phone", "DaneKontaktowe/Telefon"}, {"eori", "NrEORI"},
+	{"role_code", "Rola"}, {"role_text", "OpisRoli"}, {"share_percent", "Udzial"}, {"customer_number", "NrKlienta"}, {"link_key", "IDNabywcy"},
+	{"taxpayer_status", "StatusInfoPodatnika"},
 }
 
 // naiveLine are those of a line.
 var naiveLine = [][2]string{
-	{"number", "NrWierszaFa"}, {"uid", "UU_ID"}, {"name", "P_7"}, {"item_code", "Indeks"}, {"pkwiu", "PKWiU"}, {"unit", "P_8A"},
-	{"quantity", "P_8B"}, {"price", "P_9A"}, {"net", "P_11"}, {"rate", "P_12"}, {"gtu", "GTU"},
+	{"number", "NrWierszaFa"}, {"uid", "UU_ID"}, {"sale_date", "P_6A"}, {"name", "P_7"}, {"item_code", "Indeks"}, {"gtin", "GTIN"},
+	{"pkwiu", "PKWiU"}, {"cn", "CN"}, {"pkob", "PKOB"}, {"unit", "P_8A"}, {"quantity", "P_8B"}, {"price_net", "P_9A"}, {"price_gross", "P_9B"},
+	{"discount", "P_10"}, {"net", "P_11"}, {"gross", "P_11A"}, {"vat", "P_11Vat"}, {"rate", "P_12"}, {"oss_rate", "P_12_XII"},
+	{"annex15", "P_12_Zal_15"}, {"excise", "KwotaAkcyzy"}, {"gtu", "GTU"}, {"procedure", "Procedura"}, {"exchange_rate", "KursWaluty"},
+	{"before_correction", "StanPrzed"},
 }
 
-// naiveRates are the fields of the VAT summary.
-var naiveRates = [][2]string{{"//P_13_1", "//P_14_1"}, {"//P_13_2", "//P_14_2"}, {"//P_13_3", "//P_14_3"}}
+// naiveRates are the fields of the VAT summary; "" where there is no VAT.
+var naiveRates = [][2]string{
+	{"//P_13_1", "//P_14_1"}, {"//P_13_2", "//P_14_2"}, {"//P_13_3", "//P_14_3"}, {"//P_13_4", "//P_14_4"}, {"//P_13_5", "//P_14_5"},
+	{"//P_13_6_1", ""}, {"//P_13_6_2", ""}, {"//P_13_6_3", ""}, {"//P_13_7", ""}, {"//P_13_8", ""}, {"//P_13_9", ""}, {"//P_13_10", ""}, {"//P_13_11", ""},
+}
 
 func naive(ctx context.Context, j mirrorJob) (measured, error) {
 	began := time.Now()
@@ -65,6 +90,7 @@ func naive(ctx context.Context, j mirrorJob) (measured, error) {
 	if err != nil {
 		return measured{}, err
 	}
+	xmlquery.SelectorCacheMaxEntries = keptXPaths
 	if err := os.MkdirAll(j.Dir, 0o750); err != nil {
 		return measured{}, err
 	}
@@ -100,7 +126,7 @@ func createNaiveTables(ctx context.Context, pool *sql.DB) error {
 		}
 		return strings.Join(names, ", ")
 	}
-	_, err := pool.ExecContext(ctx, `CREATE TABLE invoices(id INTEGER PRIMARY KEY, ksef_number TEXT UNIQUE, path TEXT, `+columns(naiveFields)+`);
+	_, err := pool.ExecContext(ctx, `CREATE TABLE invoices(id INTEGER PRIMARY KEY, ksef_number TEXT UNIQUE, path TEXT, xml BLOB, `+columns(naiveFields)+`);
 		CREATE INDEX invoices_issued ON invoices(issue_date);
 		CREATE INDEX invoices_number ON invoices(invoice_number);
 		CREATE INDEX invoices_due ON invoices(due_date);
@@ -189,6 +215,9 @@ func naiveOne(ctx context.Context, number string, xml []byte, dir string, pool *
 		return err
 	}
 	text := func(from *xmlquery.Node, path string) string {
+		if path == "" {
+			return ""
+		}
 		if found := xmlquery.FindOne(from, path); found != nil {
 			return found.InnerText()
 		}
@@ -208,11 +237,11 @@ func naiveOne(ctx context.Context, number string, xml []byte, dir string, pool *
 		return err
 	}
 	defer tx.Rollback()
-	values := []any{number, path}
+	values := []any{number, path, xml}
 	for _, field := range naiveFields {
 		values = append(values, text(root, field[1]))
 	}
-	result, err := tx.ExecContext(ctx, naiveInsert("invoices(ksef_number, path", naiveFields), values...)
+	result, err := tx.ExecContext(ctx, naiveInsert("invoices(ksef_number, path, xml", naiveFields), values...)
 	if err != nil {
 		return err
 	}

@@ -1,8 +1,11 @@
+//go:build linux
+
 package main
 
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -54,7 +57,7 @@ func serveSimulator(ctx context.Context, s scenario) error {
 	if err := json.NewEncoder(os.Stdout).Encode("http://" + listener.Addr().String()); err != nil {
 		return err
 	}
-	if err := server.Serve(listener); err != http.ErrServerClosed { //nolint:errorlint // Serve gives it as it is
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil

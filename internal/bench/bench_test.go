@@ -1,8 +1,12 @@
+//go:build linux
+
 package main
 
 import (
 	"bytes"
+	"database/sql"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -31,6 +35,19 @@ func TestMeasureAll(t *testing.T) {
 	if strings.Contains(table.String(), "NaN") || len(rows) != 17 {
 		t.Errorf("%d rows:\n%s", len(rows), &table)
 	}
+
+	// The naive way must have done what it is measured for.
+	naive, err := sql.Open("sqlite", filepath.Join(b.dir, "2", "naive.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer naive.Close()
+	var invoices, parties, lines, rates int
+	err = naive.QueryRow(`SELECT (SELECT count(*) FROM invoices WHERE gross <> '' AND length(xml) > 5000), (SELECT count(*) FROM parties WHERE nip <> ''),
+		(SELECT count(*) FROM lines WHERE net <> ''), (SELECT count(*) FROM vat WHERE vat <> '')`).Scan(&invoices, &parties, &lines, &rates)
+	if err != nil || invoices != b.Naive || parties != 2*b.Naive || lines != 5*b.Naive || rates != 3*b.Naive {
+		t.Errorf("the naive way stored %d invoices, %d parties, %d lines and %d rates, %v", invoices, parties, lines, rates, err)
+	}
 }
 
 // What is measured must be invoices as the bounds speak of them, and read whole.
@@ -43,7 +60,6 @@ func TestInvoices(t *testing.T) {
 		if len(xml) < test.size*9/10 || len(xml) > test.size*11/10 {
 			t.Errorf("%s: %d bytes", name, len(xml))
 		}
-		t.Log(name, len(xml))
 		document, err := parse.Parse(xml)
 		if err != nil || len(document.Lines) != test.Lines || len(document.VATRows) != 3 || len(document.Parties) != 2 || len(document.Warnings) != 0 {
 			t.Errorf("%s: %d lines, warnings %q, %v", name, len(document.Lines), document.Warnings, err)

@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 import (
@@ -9,9 +11,6 @@ import (
 	"syscall"
 	"time"
 )
-
-// supported says why nothing can be measured here; nil: it can.
-func supported() error { return nil }
 
 // usage is what a process has used since it began.
 type usage struct {
