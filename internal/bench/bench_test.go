@@ -25,7 +25,7 @@ func TestMain(m *testing.M) {
 // Everything is measured, on sizes that tell nothing: the programme must not rot.
 func TestMeasureAll(t *testing.T) {
 	var progress, table bytes.Buffer
-	b := &bench{sizes: sizes{Rounds: 1, Package: 300, Naive: 20, Backlog: 1000, Held: 3}, dir: t.TempDir(), progress: &progress}
+	b := &bench{sizes: sizes{Rounds: 1, Package: 100, Naive: 20, Backlog: 200, Held: 3}, dir: t.TempDir(), progress: &progress}
 	rows, err := b.measureAll(t.Context())
 	if err != nil {
 		t.Fatalf("%v\n%s", err, &progress)
