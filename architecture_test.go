@@ -16,7 +16,7 @@ import (
 // hundred of them again.
 var imports = map[string][]string{
 	"ksefmirror":                           {"internal/cli"},
-	"ksefmirror/internal/cli":              {"daemon", "db", "sync", "internal/config", "internal/ksef", "internal/ksefsim", "internal/tree"},
+	"ksefmirror/internal/cli":              {"daemon", "db", "sync", "internal/config", "internal/credential", "internal/ksef", "internal/ksefsim", "internal/tree"},
 	"ksefmirror/daemon":                    {"sync", "internal/ksef"},
 	"ksefmirror/sync":                      {"internal/ksef", "db", "internal/tree", "parse"},
 	"ksefmirror/db":                        {"parse"},
@@ -24,6 +24,7 @@ var imports = map[string][]string{
 	"ksefmirror/parse":                     {},
 	"ksefmirror/internal/bench":            {"sync", "db", "parse", "internal/ksef", "internal/ksefsim", "internal/tree"},
 	"ksefmirror/internal/config":           {},
+	"ksefmirror/internal/credential":       {},
 	"ksefmirror/internal/ksef":             {},
 	"ksefmirror/internal/tree":             {},
 	"ksefmirror/internal/ksefsim":          {"internal/ksef"},

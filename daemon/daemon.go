@@ -97,7 +97,8 @@ func local(err error) bool {
 	var refused *ksef.Error
 	var login *ksef.LoginError
 	var budget *ksef.BudgetError
-	return !errors.As(err, &refused) && !errors.As(err, &login) && !errors.As(err, &budget)
+	return !errors.As(err, &refused) && !errors.As(err, &login) && !errors.As(err, &budget) &&
+		!errors.Is(err, ksefsync.ErrStuck)
 }
 
 // next is when to run again after a cycle that began at started and ended with

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
@@ -84,8 +85,11 @@ func TestFailureIsAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fine := &mirror{answer: func(int) error { return nil }}
 		broken := &mirror{answer: func(n int) error {
-			if n < 20 {
+			switch {
+			case n < 10:
 				return &ksef.Error{Op: "query metadata", HTTPStatus: 502}
+			case n < 20:
+				return fmt.Errorf("buyer: %w", ksefsync.ErrStuck)
 			}
 			return nil
 		}}

@@ -379,6 +379,12 @@ func TestQuarantine(t *testing.T) {
 			t.Errorf("IsQuarantined(%s) = %v, %v", hash, is, err)
 		}
 	}
+	// What waited need not be one invoice.
+	whole := Quarantined{KSeFNumber: "all of an instant", Role: "seller", Holds: true, LastTriedAt: held.LastTriedAt}
+	commit(t, d, Batch{Role: "seller", Quarantined: []Quarantined{whole}})
+	check(alarm, other, whole)
+	commit(t, d, Batch{Role: "seller", Released: []Release{{Quarantined: whole.KSeFNumber}}})
+	check(alarm, other)
 	// Something else is wrong later: it is open again.
 	commit(t, d, Batch{Role: "seller", Quarantined: []Quarantined{held}})
 	check(held, alarm, other)

@@ -68,7 +68,7 @@ type Quarantined struct {
 // Release ends the wait for a quarantined invoice.
 type Release struct {
 	Quarantined string // the number under which it was quarantined, which KSeF may have listed wrongly
-	Stored      string // the number under which it is stored
+	Stored      string // the number under which it is stored; "" where what waited was no single invoice
 }
 
 // Batch is what one commit stores.
@@ -139,8 +139,10 @@ func (d *DB) Commit(ctx context.Context, b Batch) error {
 			}
 		}
 		for _, release := range b.Released {
-			if _, _, err := d.stored(ctx, tx, release.Stored); err != nil {
-				return fmt.Errorf("release invoice %s: %w", release.Stored, err)
+			if release.Stored != "" {
+				if _, _, err := d.stored(ctx, tx, release.Stored); err != nil {
+					return fmt.Errorf("release invoice %s: %w", release.Stored, err)
+				}
 			}
 			if _, err := d.exec(ctx, tx, releaseQuarantine, now, release.Quarantined, b.Role); err != nil {
 				return fmt.Errorf("release invoice %s: %w", release.Quarantined, err)

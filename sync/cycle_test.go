@@ -3,7 +3,6 @@ package sync_test
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -257,44 +256,6 @@ func TestScenario11And12Windows(t *testing.T) {
 	w.clock.advance(time.Hour)
 	w.mustCycle()
 	w.complete()
-}
-
-// Paging by date: full pages, and more than a page at one instant, also when
-// rows shift between numbered pages.
-func TestPagesAndInstants(t *testing.T) {
-	for _, shift := range []bool{false, true} {
-		t.Run(fmt.Sprintf("shift=%v", shift), func(t *testing.T) {
-			w := newWorld(t, ksefsim.Options{})
-			invoices := w.generate(900, time.Hour, 13)
-			for i := range invoices[:600] {
-				invoices[i].Stored = start.Add(-30 * time.Minute)
-			}
-			w.add(invoices...)
-			if shift {
-				w.sim.Fault(ksefsim.PageShift(6)) // then it holds still
-			}
-			w.mustCycle()
-			w.complete()
-		})
-	}
-}
-
-// Scenario 18 in small: more rows at one instant than KSeF lists stop that role
-// loudly and no other.
-func TestScenario18InstantTooLarge(t *testing.T) {
-	w := newWorld(t, ksefsim.Options{PageCap: 300, PackageCap: 300})
-	invoices := w.generate(1500, time.Hour, 14)
-	for i := range invoices {
-		invoices[i].Stored = start.Add(-30 * time.Minute)
-	}
-	w.add(invoices...)
-	report, err := w.cycle()
-	if err == nil || !strings.Contains(err.Error(), "more than 10,000 invoices at") {
-		t.Fatalf("got %v", err)
-	}
-	if len(report.Streams) != len(roles) {
-		t.Errorf("%d streams ran", len(report.Streams))
-	}
 }
 
 func TestTruncation(t *testing.T) {
@@ -675,7 +636,7 @@ func TestUnreadableDocuments(t *testing.T) {
 }
 
 // files lists the files below dir, without markers, as relative paths.
-func files(t *testing.T, dir string) []string {
+func files(t testing.TB, dir string) []string {
 	t.Helper()
 	var names []string
 	err := filepath.WalkDir(dir, func(path string, entry os.DirEntry, err error) error {

@@ -47,7 +47,7 @@ const (
 )
 
 // errPending says that an export is still running at KSeF.
-var errPending = fmt.Errorf("KSeF is still preparing a package: %w", errStuck)
+var errPending = fmt.Errorf("KSeF is still preparing a package: %w", ErrStuck)
 
 // errTooLong is why an export is given up.
 var errTooLong = errors.New("KSeF has been preparing it for too long")
@@ -56,27 +56,45 @@ var errTooLong = errors.New("KSeF has been preparing it for too long")
 // was not verified; the window can be asked for again, in either way.
 var errExport = errors.New("the export came to nothing")
 
+// taken is a package whose invoices are stored, or in quarantine.
+type taken struct {
+	rows []ksef.Metadata // what it lists, in no particular order
+	full bool            // KSeF may have more of what was asked for
+	// Of a window: how far the stream is complete, and whether KSeF has more behind.
+	next ksef.Timestamp
+	more bool
+}
+
 // export mirrors a window by a package: one request for up to 10,000 invoices.
 func (s *stream) export(ctx context.Context, from, to ksef.Timestamp) (next ksef.Timestamp, more bool, err error) {
+	e, err := s.ask(ctx, ksef.Query{From: from, To: to})
+	if err != nil {
+		return "", false, err
+	}
+	pack, err := s.finish(ctx, e)
+	return pack.next, pack.more, err
+}
+
+// ask lets KSeF begin to prepare a package of what q selects in the stream's role.
+func (s *stream) ask(ctx context.Context, q ksef.Query) (e db.Export, err error) {
 	key := ksef.NewExportKey()
-	e := db.Export{Role: s.role, From: string(from), To: string(to), Key: key.Key[:], IV: key.IV[:], CreatedAt: s.Now()}
+	e = db.Export{Role: s.role, From: string(q.From), To: string(q.To), Key: key.Key[:], IV: key.IV[:], CreatedAt: s.Now()}
 	// Written first: a crash after the request would otherwise leave a package at
 	// KSeF that nobody can open. A crash before it leaves a row without a
 	// reference, which the next cycle drops.
 	if e.ID, err = s.db.StartExport(ctx, e); err != nil {
-		return "", false, err
+		return e, err
 	}
+	s.report.Route = "export"
 	s.report.Requests++
-	e.Reference, err = s.remote.StartExport(ctx, ksef.Query{SubjectType: s.subject, From: from, To: to}, false, key)
+	q.SubjectType = s.subject
+	e.Reference, err = s.remote.StartExport(ctx, q, false, key)
 	if err != nil {
 		// Should KSeF have accepted it all the same, it prepares a package that
 		// nobody fetches; there is no list to find it in.
-		return "", false, errors.Join(err, s.db.DropExport(context.WithoutCancel(ctx), e.ID))
+		return e, errors.Join(err, s.db.DropExport(context.WithoutCancel(ctx), e.ID))
 	}
-	if err := s.db.SetReference(context.WithoutCancel(ctx), e.ID, e.Reference); err != nil {
-		return "", false, err
-	}
-	return s.finish(ctx, e)
+	return e, s.db.SetReference(context.WithoutCancel(ctx), e.ID, e.Reference)
 }
 
 // resume takes up the exports that an earlier cycle, or a process that died,
@@ -96,7 +114,11 @@ func (s *stream) resume(ctx context.Context) error {
 			}
 			continue
 		}
-		if _, _, err := s.finish(ctx, e); err != nil && !errors.Is(err, errExport) && !errors.Is(err, ksef.ErrNothingNew) {
+		pack, err := s.finish(ctx, e)
+		if err == nil && pack.more && pack.next.Compare(ksef.Timestamp(e.From)) == 0 {
+			err = s.storeInstant(ctx, pack.next)
+		}
+		if err != nil && !errors.Is(err, errExport) && !errors.Is(err, ksef.ErrNothingNew) {
 			return err
 		}
 	}
@@ -105,30 +127,30 @@ func (s *stream) resume(ctx context.Context) error {
 
 // finish waits for an export, stores its package and says how far the stream is
 // complete then. An export that came to nothing is forgotten, with errExport.
-func (s *stream) finish(ctx context.Context, e db.Export) (next ksef.Timestamp, more bool, err error) {
-	next, more, err = s.fetchPackage(ctx, e)
+func (s *stream) finish(ctx context.Context, e db.Export) (taken, error) {
+	pack, err := s.fetchPackage(ctx, e)
 	if errors.Is(err, errTooLong) {
 		s.Log.Warn("export is given up", "role", s.role, "reference", e.Reference, "err", err)
-		return "", false, errors.Join(err, s.db.AbandonExport(context.WithoutCancel(ctx), e.ID, s.Now()))
+		return taken{}, errors.Join(err, s.db.AbandonExport(context.WithoutCancel(ctx), e.ID, s.Now()))
 	}
 	if errors.Is(err, errExport) || errors.Is(err, ksef.ErrNothingNew) {
 		s.Log.Warn("export came to nothing", "role", s.role, "reference", e.Reference, "err", err)
-		return "", false, errors.Join(err, s.db.DropExport(context.WithoutCancel(ctx), e.ID))
+		return taken{}, errors.Join(err, s.db.DropExport(context.WithoutCancel(ctx), e.ID))
 	}
-	return next, more, err
+	return pack, err
 }
 
-func (s *stream) fetchPackage(ctx context.Context, e db.Export) (next ksef.Timestamp, more bool, err error) {
+func (s *stream) fetchPackage(ctx context.Context, e db.Export) (pack taken, err error) {
 	var key ksef.ExportKey
 	copy(key.Key[:], e.Key)
 	copy(key.IV[:], e.IV)
 	done, err := s.await(ctx, e)
 	if err != nil {
-		return "", false, err
+		return taken{}, err
 	}
 	dir, err := os.MkdirTemp(s.packagesDir(), "")
 	if err != nil {
-		return "", false, fmt.Errorf("folder for a package: %w", err)
+		return taken{}, fmt.Errorf("folder for a package: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	files, err := s.downloadParts(ctx, e, done, key, dir)
@@ -140,7 +162,7 @@ func (s *stream) fetchPackage(ctx context.Context, e db.Export) (next ksef.Times
 		}
 	}()
 	if err != nil {
-		return "", false, err
+		return taken{}, err
 	}
 	return s.storePackage(ctx, e, done, files)
 }
@@ -261,14 +283,14 @@ type arrived struct {
 // storePackage stores what a package holds, and moves the stream when all of it
 // is stored and the package agrees with itself. Before that nothing moves, so a
 // package that turns out wrong costs nothing but the repetition.
-func (s *stream) storePackage(ctx context.Context, e db.Export, p *ksef.Package, files []*os.File) (next ksef.Timestamp, more bool, err error) {
+func (s *stream) storePackage(ctx context.Context, e db.Export, p *ksef.Package, files []*os.File) (taken, error) {
 	parts := make([]*io.SectionReader, len(files))
 	for i, f := range files {
 		parts[i] = io.NewSectionReader(f, 0, p.Parts[i].Size)
 	}
 	metadata, invoices, err := ksef.ReadPackage(ctx, p.Compression, parts...)
 	if err != nil {
-		return "", false, errors.Join(err, errExport)
+		return taken{}, errors.Join(err, errExport)
 	}
 	rows := make(map[string]*ksef.Metadata, len(metadata))
 	numbers := make([]string, 0, len(metadata))
@@ -280,27 +302,34 @@ func (s *stream) storePackage(ctx context.Context, e db.Export, p *ksef.Package,
 		rows[row.KSeFNumber] = row
 	}
 	if len(metadata) != p.InvoiceCount && len(numbers) != p.InvoiceCount {
-		return "", false, fmt.Errorf("KSeF announced %d invoices, the package lists %d: %w", p.InvoiceCount, len(numbers), errExport)
+		return taken{}, fmt.Errorf("KSeF announced %d invoices, the package lists %d: %w", p.InvoiceCount, len(numbers), errExport)
 	}
 	known, err := s.db.Known(ctx, numbers)
 	if err != nil {
-		return "", false, err
+		return taken{}, err
 	}
 	s.report.Listed += len(numbers)
-	s.hwm = p.HWM
-	s.progress.Role, s.progress.Pending = s.role, len(numbers)-len(known)
+	pack := taken{rows: metadata, full: p.IsTruncated || len(metadata) >= packageFull}
+	s.progress.Role, s.progress.Pending, s.progress.Package = s.role, len(numbers)-len(known), true
 	s.showProgress(0)
 
-	next, more, err = packageContinuation(p, metadata, ksef.Timestamp(e.To))
-	if err != nil {
-		return "", false, err
+	// Of one instant it may be a part, told apart by a filter, and says nothing of
+	// how far the stream is complete: a process that finds it after a crash stores
+	// what it holds and stays where it is.
+	if e.From != e.To {
+		s.hwm = p.HWM
+		if pack.next, pack.more, err = packageContinuation(p, pack, ksef.Timestamp(e.To)); err != nil {
+			return taken{}, err
+		}
+	} else if p.HWM.Compare(ksef.Timestamp(e.From)) < 0 {
+		return taken{}, fmt.Errorf("KSeF does not call %s complete yet: %w", e.From, errExport)
 	}
 	batch := newBatch(s)
 	if err := s.storeEntries(ctx, batch, rows, known, invoices); err != nil {
-		return "", false, err
+		return taken{}, err
 	}
-	batch.reached, batch.rows.Export = next, e.ID
-	return next, more, batch.commit(ctx)
+	batch.reached, batch.rows.Export = pack.next, e.ID
+	return pack, batch.commit(ctx)
 }
 
 // storeEntries brings the invoices from the archive into the database: one
@@ -412,20 +441,19 @@ func (s *stream) write(ctx context.Context, batch *batch, known map[string]db.Kn
 }
 
 // packageContinuation is continuation for a package.
-func packageContinuation(p *ksef.Package, metadata []ksef.Metadata, to ksef.Timestamp) (next ksef.Timestamp, more bool, err error) {
+func packageContinuation(p *ksef.Package, pack taken, to ksef.Timestamp) (next ksef.Timestamp, more bool, err error) {
 	if p.HWM == "" {
 		return "", false, fmt.Errorf("KSeF named no high water mark, so nothing is known to be complete: %w", errExport)
 	}
-	full := p.IsTruncated || len(metadata) >= packageFull
-	if !full {
+	if !pack.full {
 		if to != "" && to.Compare(p.HWM) < 0 {
 			return to, false, nil
 		}
 		return p.HWM, false, nil
 	}
 	last := p.LastStored
-	if last == "" && len(metadata) > 0 {
-		last = slices.MaxFunc(metadata, func(a, b ksef.Metadata) int { return a.Stored.Compare(b.Stored) }).Stored
+	if last == "" && len(pack.rows) > 0 {
+		last = slices.MaxFunc(pack.rows, func(a, b ksef.Metadata) int { return a.Stored.Compare(b.Stored) }).Stored
 	}
 	if last == "" {
 		return "", false, fmt.Errorf("KSeF cut a package short without saying where: %w", errExport)

@@ -73,6 +73,7 @@ type Progress struct {
 	Role    string
 	Stored  int // stored so far in this cycle, all roles
 	Pending int
+	Package bool // they come in one package, else one by one
 }
 
 // ErrLocked is returned by [Open] when another process works on the mirror.
@@ -91,7 +92,8 @@ type Mirror struct {
 
 	limitsRead time.Time
 	progress   Progress
-	noExports  map[string]time.Time // by role: until when packages are not asked for
+	noExports  map[string]time.Time  // by role: until when packages are not asked for
+	partitions map[string]*partition // by role: the crowded instant that is being mirrored, if any
 }
 
 // Open locks and opens the mirror in o.Dir, and creates it where there is none.
@@ -115,7 +117,7 @@ func Open(ctx context.Context, o Options) (*Mirror, error) {
 	if err != nil {
 		return nil, fmt.Errorf("time zone of Poland: %w", err)
 	}
-	m := &Mirror{Options: o, warsaw: warsaw, noExports: map[string]time.Time{}}
+	m := &Mirror{Options: o, warsaw: warsaw, noExports: map[string]time.Time{}, partitions: map[string]*partition{}}
 	if err := m.open(ctx); err != nil {
 		return nil, errors.Join(err, m.Close())
 	}

@@ -196,6 +196,9 @@ func options(m config.Mirror, log *slog.Logger) (ksefsync.Options, error) {
 		address, _ = ksef.BaseURL(m.Environment)
 	}
 	context := ksefContext(m.Context)
+	if m.Auth.Method == config.MethodCertificate {
+		return ksefsync.Options{}, fmt.Errorf("mirror %s: this version can check a certificate but not yet log in with it; use auth.method = \"token\"", m.Name)
+	}
 	return ksefsync.Options{
 		Dir: m.Dir, Environment: m.Environment, Context: context,
 		Roles: m.Roles, Since: m.Since, Layout: layout, Log: log,

@@ -33,7 +33,9 @@ type mirrorStatus struct {
 	Level int    `json:"level"` // 0 in order, 1 look at it, 2 act
 	// Problems says in words what is not in order.
 	Problems []string `json:"problems"`
-	Dir      string   `json:"dir"`
+	// Notices says in words what must be done in time.
+	Notices []string `json:"notices"`
+	Dir     string   `json:"dir"`
 	ksefsync.Status
 }
 
@@ -58,6 +60,7 @@ limits cut a run short is no failure; it then says how far the role is complete.
 				s := judge(m, time.Now(), func(now time.Time) (ksefsync.Status, error) {
 					return ksefsync.ReadStatus(cmd.Context(), m.Dir, m.Roles, now)
 				})
+				s.judgeLogin(m, time.Now())
 				level = max(level, s.Level)
 				all = append(all, s)
 			}
@@ -84,7 +87,7 @@ limits cut a run short is no failure; it then says how far the role is complete.
 
 // judge reads the status of one mirror and says what is not in order.
 func judge(m config.Mirror, now time.Time, read func(time.Time) (ksefsync.Status, error)) mirrorStatus {
-	s := mirrorStatus{Name: m.Name, Dir: m.Dir, Problems: []string{}}
+	s := mirrorStatus{Name: m.Name, Dir: m.Dir, Problems: []string{}, Notices: []string{}}
 	problem := func(level int, format string, args ...any) {
 		s.Level = max(s.Level, level)
 		s.Problems = append(s.Problems, fmt.Sprintf(format, args...))
@@ -126,6 +129,31 @@ func judge(m config.Mirror, now time.Time, read func(time.Time) (ksefsync.Status
 	return s
 }
 
+// judgeLogin adds what is not in order with what the mirror logs in with, and what
+// soon will not be. On prod someone should look; on test and demo, where nothing
+// depends on it, it is only said.
+func (s *mirrorStatus) judgeLogin(m config.Mirror, now time.Time) {
+	notice, due, err := loginNotice(m, now)
+	var problems config.Problems
+	switch {
+	case errors.Is(err, config.ErrNotHere):
+		// Whoever asks is not the service, which looks at it at every login.
+	case errors.As(err, &problems):
+		s.Level = statusCritical
+		for _, problem := range problems {
+			s.Problems = append(s.Problems, problem.String())
+		}
+	case err != nil:
+		s.Level = statusCritical
+		s.Problems = append(s.Problems, err.Error())
+	case due:
+		if m.Environment == "prod" {
+			s.Level = max(s.Level, statusWarning)
+		}
+		s.Notices = append(s.Notices, notice.Text)
+	}
+}
+
 func (c *command) printStatus(s mirrorStatus) {
 	words := map[int]string{statusOK: "in order", statusWarning: "look at it", statusCritical: "act"}
 	_, _ = fmt.Fprintf(c.stdout, "%s: %s (%d invoices, %d of them unread)\n", s.Name, words[s.Level], s.Invoices, s.Unread)
@@ -149,6 +177,9 @@ func (c *command) printStatus(s mirrorStatus) {
 	}
 	for _, problem := range s.Problems {
 		_, _ = fmt.Fprintf(c.stdout, "  ! %s\n", problem)
+	}
+	for _, notice := range s.Notices {
+		_, _ = fmt.Fprintf(c.stdout, "  ! %s\n", notice)
 	}
 }
 
