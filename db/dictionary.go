@@ -118,39 +118,36 @@ const selectDocument = `SELECT d.dictionary, d.size, d.sha256, d.xml_zstd
 // Document gives the XML of an invoice as KSeF served it, with its length and
 // SHA-256 checked. The error wraps [ErrNotStored] for an unknown number.
 func (d *DB) Document(ctx context.Context, number string) ([]byte, error) {
-	xml, _, err := d.document(ctx, number)
-	return xml, err
-}
-
-// Metadata gives what KSeF states about an invoice, as it was sent; nothing for an
-// invoice that was stored with schema version 1 or 2. It is otherwise as Document.
-func (d *DB) Metadata(ctx context.Context, number string) ([]byte, error) {
-	_, metadata, err := d.document(ctx, number)
-	return metadata, err
-}
-
-func (d *DB) document(ctx context.Context, number string) (xml, metadata []byte, err error) {
 	var dictionary, size int64
 	var sum, packed []byte
-	err = d.read.statements[selectDocument].QueryRowContext(ctx, number).Scan(&dictionary, &size, &sum, &packed)
+	err := d.read.statements[selectDocument].QueryRowContext(ctx, number).Scan(&dictionary, &size, &sum, &packed)
 	if errors.Is(err, sql.ErrNoRows) {
-		return nil, nil, fmt.Errorf("document of invoice %s: %w", number, ErrNotStored)
+		return nil, fmt.Errorf("document of invoice %s: %w", number, ErrNotStored)
 	}
 	if err != nil {
-		return nil, nil, d.explain("read invoice "+number+" from", err)
+		return nil, d.explain("read invoice "+number+" from", err)
 	}
+	xml, _, err := d.unpack(ctx, dictionary, size, packed)
+	if err != nil {
+		return nil, d.explain("decompress invoice "+number+" from", err)
+	}
+	if found := sha256.Sum256(xml); string(found[:]) != string(sum) {
+		return nil, fmt.Errorf("document of invoice %s in database %s: its %d bytes are not those that were stored: the file is damaged; restore a backup", number, d.path, len(xml))
+	}
+	return xml, nil
+}
+
+// unpack gives what is in the frame of a document whose XML has size bytes: the
+// XML, and KSeF's metadata unless it was stored before schema version 4.
+func (d *DB) unpack(ctx context.Context, dictionary, size int64, packed []byte) (xml, metadata []byte, err error) {
 	decompressor, err := d.decompressor(ctx, dictionary)
 	if err != nil {
-		return nil, nil, d.explain("read invoice "+number+" from", err)
+		return nil, nil, err
 	}
 	content, err := decompressor.DecodeAll(packed, nil)
 	if err != nil {
-		return nil, nil, d.explain("decompress invoice "+number+" from", err)
+		return nil, nil, err
 	}
-	size = max(0, min(size, int64(len(content)))) // what it should be is in a file that may be damaged
-	xml, metadata = content[:size:size], content[size:]
-	if found := sha256.Sum256(xml); string(found[:]) != string(sum) {
-		return nil, nil, fmt.Errorf("document of invoice %s in database %s: its %d bytes are not those that were stored: the file is damaged; restore a backup", number, d.path, len(xml))
-	}
-	return xml, metadata, nil
+	size = max(0, min(size, int64(len(content)))) // both are of a file that may be damaged
+	return content[:size:size], content[size:], nil
 }

@@ -88,10 +88,12 @@ type Batch struct {
 
 const (
 	selectInvoiceHash = `SELECT id, invoice_hash FROM invoices WHERE ksef_number = ?`
-	insertRole        = `INSERT INTO invoice_roles(invoice_id, role) VALUES(?, ?) ON CONFLICT DO NOTHING`
-	insertDocument    = `INSERT INTO documents(invoice_id, dictionary, size, sha256, xml_zstd) VALUES(?, ?, ?, ?, ?)`
-	deleteInvoice     = `DELETE FROM invoices WHERE id = ?`
-	upsertQuarantine  = `INSERT INTO quarantine(ksef_number, invoice_hash, role, reason, path, stored_at, holds, first_seen_at, last_tried_at)
+	// What is listed again is not missing from KSeF's list any more.
+	insertRole = `INSERT INTO invoice_roles(invoice_id, role) VALUES(?, ?)
+	ON CONFLICT DO UPDATE SET not_seen_since = NULL WHERE not_seen_since IS NOT NULL`
+	insertDocument   = `INSERT INTO documents(invoice_id, dictionary, size, sha256, xml_zstd) VALUES(?, ?, ?, ?, ?)`
+	deleteInvoice    = `DELETE FROM invoices WHERE id = ?`
+	upsertQuarantine = `INSERT INTO quarantine(ksef_number, invoice_hash, role, reason, path, stored_at, holds, first_seen_at, last_tried_at)
 	VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)
 	ON CONFLICT(ksef_number, role, invoice_hash) DO UPDATE SET reason = excluded.reason, path = coalesce(excluded.path, path),
 		stored_at = excluded.stored_at, holds = excluded.holds, last_tried_at = excluded.last_tried_at, released_at = NULL`
@@ -316,6 +318,76 @@ func (d *DB) files(ctx context.Context, after int64) (page []StoredFile, last in
 	return page, last, rows.Err()
 }
 
+// Listed is a stored invoice as KSeF lists it.
+type Listed struct {
+	KSeFNumber   string
+	MetadataJSON []byte // as KSeF sent it
+}
+
+const selectListed = `SELECT i.id, i.stored_at, i.ksef_number, i.metadata_json, d.dictionary, d.size, d.xml_zstd
+	FROM invoices i JOIN documents d ON d.invoice_id = i.id
+	WHERE (i.stored_at, i.id) > (?, ?) AND i.stored_at <= ?
+		AND EXISTS(SELECT 1 FROM invoice_roles r WHERE r.invoice_id = i.id AND r.role = ?)
+	ORDER BY i.stored_at, i.id LIMIT ?`
+
+// Listed gives the invoices of a role whose permanent storage date is not before
+// from and not after to, by that date. After an error it gives nothing more. Like
+// Files it reads in pages.
+func (d *DB) Listed(ctx context.Context, role string, from, to time.Time) iter.Seq2[Listed, error] {
+	return func(yield func(Listed, error) bool) {
+		for after, id := moment(from), int64(-1); ; {
+			rows, err := d.read.statements[selectListed].QueryContext(ctx, after, id, moment(to), role, filesPage)
+			var page []Listed
+			if err == nil {
+				page, after, id, err = d.readListed(ctx, rows)
+			}
+			if err != nil {
+				yield(Listed{}, d.explain("list the invoices of", err))
+				return
+			}
+			for _, one := range page {
+				if !yield(one, nil) {
+					return
+				}
+			}
+			if len(page) < filesPage {
+				return
+			}
+		}
+	}
+}
+
+// readListed gives a page, and where the next one begins.
+func (d *DB) readListed(ctx context.Context, rows *sql.Rows) (page []Listed, after any, id int64, err error) {
+	type frame struct {
+		dictionary, size int64
+		packed           []byte
+	}
+	var frames []frame
+	defer rows.Close()
+	for rows.Next() {
+		var one Listed
+		var f frame
+		if err := rows.Scan(&id, &after, &one.KSeFNumber, &one.MetadataJSON, &f.dictionary, &f.size, &f.packed); err != nil {
+			return nil, nil, 0, err
+		}
+		page, frames = append(page, one), append(frames, f)
+	}
+	// Their connection is given back first: to unpack may take another.
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		return nil, nil, 0, err
+	}
+	for i, f := range frames {
+		if len(page[i].MetadataJSON) > 0 {
+			continue
+		}
+		if _, page[i].MetadataJSON, err = d.unpack(ctx, f.dictionary, f.size, f.packed); err != nil {
+			return nil, nil, 0, fmt.Errorf("decompress invoice %s: %w", page[i].KSeFNumber, err)
+		}
+	}
+	return page, after, id, nil
+}
+
 // Counts are the numbers of invoices.
 type Counts struct {
 	Invoices    int
@@ -411,8 +483,9 @@ func (d *DB) IsQuarantined(ctx context.Context, number, hash string) (bool, erro
 // queries are all statements that read, for the readers to prepare.
 func queries() []string {
 	return []string{
-		selectMirror, selectDictionaryID, selectDictionary, selectDocument, selectKnown, selectFiles, selectEmpty, selectCounts,
+		selectMirror, selectDictionaryID, selectDictionary, selectDocument, selectKnown, selectFiles, selectEmpty, selectListed, selectCounts,
 		selectRoleCounts, selectOpenQuarantine, selectQuarantined, selectStreams, selectRequests, selectBlocks, selectLimits, selectExports, countAbandoned,
+		selectReconciliation, selectHeld, countHeld, selectDifferences, countNotListed, selectFirstRun,
 	}
 }
 
@@ -421,6 +494,7 @@ func commands() []string {
 	return slices.Concat(insertParties[:], insertLines[:], insertVATRows[:], []string{
 		insertDictionary, selectInvoiceHash, insertInvoiceRow, insertRole, insertDocument,
 		deleteInvoice, upsertQuarantine, releaseQuarantine, upsertStream, insertRun, upsertStreamRun, deleteOldRuns,
-		deleteOldRequests, insertRequest, updateRequest, upsertBlock, updateLimits, insertExport, updateReference, deleteExport, abandonExport, deleteOldAbandoned,
+		deleteOldRequests, selectNewRequests, selectBlocks, insertRequest, updateRequest, upsertBlock, updateLimits, insertExport, updateReference, deleteExport, abandonExport, deleteOldAbandoned,
+		insertReconciliation, advanceReconciliation, countLate, finishReconciliation, deleteReconciliations, insertLate, setNotSeen, clearNotSeen,
 	})
 }

@@ -156,25 +156,25 @@ func TestMigrationByAnotherProcess(t *testing.T) {
 	}
 }
 
-// What version 2 stored is there after the metadata have moved: the document to
-// the byte, and the metadata in the backup.
-func TestMigrateToVersion3(t *testing.T) {
-	folder := t.TempDir()
-	path := filepath.Join(folder, "invoices.db")
+// What version 3 stored is there after the place of the metadata has changed, and
+// what is stored now beside it.
+func TestMigrateToVersion4(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "invoices.db")
 	set := testSettings(t)
-	set.migrations = set.migrations[:2]
+	set.migrations = set.migrations[:3]
 	old, err := open(t.Context(), path, testMirror, discard(), set)
 	if err != nil {
 		t.Fatal(err)
 	}
-	in := testInvoice(1)
+	in := testInvoice(0)
 	sum := sha256.Sum256(in.XML)
 	for _, insert := range []struct {
 		text   string
 		values []any
 	}{
 		{`INSERT INTO invoices(id, ksef_number, stored_at, invoice_hash, form, xml_path, parse_status, metadata_json, first_seen_at, updated_at)
-			VALUES(7, ?, '', ?, 'FA', 'x.xml', 'ok', '{"as":"sent"}', '', '')`, []any{in.KSeFNumber, in.Hash}},
+			VALUES(7, ?, ?, ?, 'FA', 'x.xml', 'ok', ?, '', '')`, []any{in.KSeFNumber, moment(in.StoredAt), in.Hash, string(in.MetadataJSON)}},
+		{`INSERT INTO invoice_roles(invoice_id, role) VALUES(7, 'seller')`, nil},
 		{`INSERT INTO documents(invoice_id, dictionary, size, sha256, xml_zstd) VALUES(7, ?, ?, ?, ?)`,
 			[]any{old.dictionary, len(in.XML), sum[:], old.compressor.EncodeAll(in.XML, nil)}},
 	} {
@@ -190,23 +190,19 @@ func TestMigrateToVersion3(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer d.Close()
-	if xml, err := d.Document(t.Context(), in.KSeFNumber); err != nil || !bytes.Equal(xml, in.XML) {
-		t.Errorf("document: %v", err)
+	commit(t, d, Batch{Role: "seller", Invoices: testInvoices(1, 3)})
+	n := 0
+	for listed, err := range d.Listed(t.Context(), "seller", testInvoice(0).StoredAt, testInvoice(2).StoredAt) {
+		want := testInvoice(n)
+		if err != nil || listed.KSeFNumber != want.KSeFNumber || string(listed.MetadataJSON) != string(want.MetadataJSON) {
+			t.Errorf("%d is %s with metadata %q, %v", n, listed.KSeFNumber, listed.MetadataJSON, err)
+		}
+		if xml, err := d.Document(t.Context(), want.KSeFNumber); err != nil || !bytes.Equal(xml, want.XML) {
+			t.Errorf("document %d: %v", n, err)
+		}
+		n++
 	}
-	if metadata, err := d.Metadata(t.Context(), in.KSeFNumber); err != nil || len(metadata) != 0 {
-		t.Errorf("metadata %q, %v", metadata, err)
+	if n != 3 || value[int](t, d, "SELECT count(*) FROM v_invoices") != 3 {
+		t.Errorf("%d invoices", n)
 	}
-	if n := value[int](t, d, "SELECT count(*) FROM v_invoices WHERE ksef_number = ?", in.KSeFNumber); n != 1 {
-		t.Errorf("%d in the view", n)
-	}
-	backup, err := connect(filepath.Join(folder, "invoices-version-2-2026-11-22.db"), readOnly, time.Second, 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer backup.Close()
-	var metadata string
-	if err := backup.QueryRow("SELECT metadata_json FROM v_invoices").Scan(&metadata); err != nil || metadata != `{"as":"sent"}` {
-		t.Errorf("the backup has metadata %q, %v", metadata, err)
-	}
-	commit(t, d, Batch{Role: "seller", Invoices: testInvoices(2, 4)})
 }

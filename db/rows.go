@@ -266,6 +266,7 @@ func invoiceColumns(in *Invoice, doc *parse.Document, status, problems string, n
 		{"xml_path", in.Path},
 		{"parse_status", status},
 		{"parse_error", text(problems)},
+		{"metadata_json", ""}, // they are with the document
 		{"first_seen_at", moment(now)},
 		{"updated_at", moment(now)},
 	}

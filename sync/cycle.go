@@ -160,6 +160,7 @@ type stream struct {
 	*Mirror
 	role    string
 	subject ksef.SubjectType
+	was     db.Stream // what the database had of it before; zero when it never ran
 	// position is where the next window starts: everything KSeF listed before it
 	// is stored or waits in quarantine. It is KSeF's own string.
 	position ksef.Timestamp
@@ -179,6 +180,19 @@ type stream struct {
 // streams gives the streams of the mirror that are due, the one that ran longest
 // ago first.
 func (m *Mirror) streams(ctx context.Context) ([]*stream, error) {
+	streams, err := m.everyStream(ctx)
+	if err != nil {
+		return nil, err
+	}
+	streams = slices.DeleteFunc(streams, func(s *stream) bool {
+		return !m.EveryRole && m.Now().Before(s.was.LastRunAt.Add(rest(s.was)))
+	})
+	slices.SortStableFunc(streams, func(a, b *stream) int { return a.was.LastRunAt.Compare(b.was.LastRunAt) })
+	return streams, nil
+}
+
+// everyStream gives a stream for each of the mirror's roles, in their order.
+func (m *Mirror) everyStream(ctx context.Context) ([]*stream, error) {
 	rows, err := m.db.Streams(ctx)
 	if err != nil {
 		return nil, err
@@ -188,34 +202,24 @@ func (m *Mirror) streams(ctx context.Context) ([]*stream, error) {
 		return nil, err
 	}
 	var streams []*stream
-	lastRun := map[string]time.Time{}
 	for _, role := range m.Roles {
 		subject, err := subjectType(role)
 		if err != nil {
 			return nil, err
 		}
 		s := &stream{Mirror: m, role: role, subject: subject, waiting: map[string]db.Quarantined{}}
-		s.position = ksef.Timestamp(m.Since.UTC().Format(time.RFC3339))
-		due := true
-		for _, row := range rows {
-			if row.Role == role {
-				due = m.EveryRole || !m.Now().Before(row.LastRunAt.Add(rest(row)))
-				lastRun[role] = row.LastRunAt
-				s.position = cmp.Or(ksef.Timestamp(row.Position), s.position)
-				s.report.Watermark = ksef.Timestamp(row.Watermark)
-			}
+		if i := slices.IndexFunc(rows, func(row db.Stream) bool { return row.Role == role }); i >= 0 {
+			s.was = rows[i]
 		}
+		s.position = cmp.Or(ksef.Timestamp(s.was.Position), ksef.Timestamp(m.Since.UTC().Format(time.RFC3339)))
 		for _, q := range quarantined {
 			if q.Role == role && q.Holds {
 				s.waiting[q.KSeFNumber] = q
 			}
 		}
-		s.report.Role, s.report.Route = role, "metadata"
-		if due {
-			streams = append(streams, s)
-		}
+		s.report.Role, s.report.Route, s.report.Watermark = role, "metadata", ksef.Timestamp(s.was.Watermark)
+		streams = append(streams, s)
 	}
-	slices.SortStableFunc(streams, func(a, b *stream) int { return lastRun[a.role].Compare(lastRun[b.role]) })
 	return streams, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"math/rand/v2"
 	"net/http"
 	"os"
@@ -56,7 +57,7 @@ var errTooLong = errors.New("KSeF has been preparing it for too long")
 // was not verified; the window can be asked for again, in either way.
 var errExport = errors.New("the export came to nothing")
 
-// taken is a package whose invoices are stored, or in quarantine.
+// taken is what a package holds.
 type taken struct {
 	rows []ksef.Metadata // what it lists, in no particular order
 	full bool            // KSeF may have more of what was asked for
@@ -141,16 +142,26 @@ func (s *stream) finish(ctx context.Context, e db.Export) (taken, error) {
 }
 
 func (s *stream) fetchPackage(ctx context.Context, e db.Export) (pack taken, err error) {
+	err = s.withPackage(ctx, e, s.Now().Add(patience), func(p *ksef.Package, files []*os.File) (err error) {
+		pack, err = s.storePackage(ctx, e, p, files)
+		return err
+	})
+	return pack, err
+}
+
+// withPackage waits until then at most for an export, downloads its package, and
+// calls read with it. The files are gone afterwards.
+func (s *stream) withPackage(ctx context.Context, e db.Export, until time.Time, read func(*ksef.Package, []*os.File) error) (err error) {
 	var key ksef.ExportKey
 	copy(key.Key[:], e.Key)
 	copy(key.IV[:], e.IV)
-	done, err := s.await(ctx, e)
+	done, err := s.await(ctx, e, until)
 	if err != nil {
-		return taken{}, err
+		return err
 	}
 	dir, err := os.MkdirTemp(s.packagesDir(), "")
 	if err != nil {
-		return taken{}, fmt.Errorf("folder for a package: %w", err)
+		return fmt.Errorf("folder for a package: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	files, err := s.downloadParts(ctx, e, done, key, dir)
@@ -162,14 +173,14 @@ func (s *stream) fetchPackage(ctx context.Context, e db.Export) (pack taken, err
 		}
 	}()
 	if err != nil {
-		return taken{}, err
+		return err
 	}
-	return s.storePackage(ctx, e, done, files)
+	return read(done, files)
 }
 
-// await polls until the package is ready.
-func (s *stream) await(ctx context.Context, e db.Export) (*ksef.Package, error) {
-	began := s.Now()
+// await polls until the package is ready, and leaves it, with errPending, when it
+// is not by until.
+func (s *stream) await(ctx context.Context, e db.Export, until time.Time) (*ksef.Package, error) {
 	for pause := firstPoll; ; pause = min(2*pause, lastPoll) {
 		status, err := s.askStatus(ctx, e)
 		if err != nil {
@@ -190,7 +201,7 @@ func (s *stream) await(ctx context.Context, e db.Export) (*ksef.Package, error) 
 		if s.Now().Sub(e.CreatedAt) >= abandonAfter {
 			return nil, fmt.Errorf("%w, since %s: %w", errTooLong, e.CreatedAt.UTC().Format(time.RFC3339), errExport)
 		}
-		if s.Now().Sub(began) >= patience {
+		if !s.Now().Before(until) {
 			return nil, errPending
 		}
 		jitter := time.Duration(rand.Int64N(int64(pause / 4))) //nolint:gosec // only so that mirrors do not march in step
@@ -284,32 +295,24 @@ type arrived struct {
 // is stored and the package agrees with itself. Before that nothing moves, so a
 // package that turns out wrong costs nothing but the repetition.
 func (s *stream) storePackage(ctx context.Context, e db.Export, p *ksef.Package, files []*os.File) (taken, error) {
-	parts := make([]*io.SectionReader, len(files))
-	for i, f := range files {
-		parts[i] = io.NewSectionReader(f, 0, p.Parts[i].Size)
-	}
-	metadata, invoices, err := ksef.ReadPackage(ctx, p.Compression, parts...)
+	pack, invoices, err := readPackage(ctx, p, files)
 	if err != nil {
-		return taken{}, errors.Join(err, errExport)
+		return taken{}, err
 	}
-	rows := make(map[string]*ksef.Metadata, len(metadata))
-	numbers := make([]string, 0, len(metadata))
-	for i := range metadata {
-		row := &metadata[i]
+	rows := make(map[string]*ksef.Metadata, len(pack.rows))
+	numbers := make([]string, 0, len(pack.rows))
+	for i := range pack.rows {
+		row := &pack.rows[i]
 		if _, twice := rows[row.KSeFNumber]; !twice {
 			numbers = append(numbers, row.KSeFNumber)
 		}
 		rows[row.KSeFNumber] = row
-	}
-	if len(metadata) != p.InvoiceCount && len(numbers) != p.InvoiceCount {
-		return taken{}, fmt.Errorf("KSeF announced %d invoices, the package lists %d: %w", p.InvoiceCount, len(numbers), errExport)
 	}
 	known, err := s.db.Known(ctx, numbers)
 	if err != nil {
 		return taken{}, err
 	}
 	s.report.Listed += len(numbers)
-	pack := taken{rows: metadata, full: p.IsTruncated || len(metadata) >= packageFull}
 	s.progress.Role, s.progress.Pending, s.progress.Package = s.role, len(numbers)-len(known), true
 	s.showProgress(0)
 
@@ -332,11 +335,32 @@ func (s *stream) storePackage(ctx context.Context, e db.Export, p *ksef.Package,
 	return pack, batch.commit(ctx)
 }
 
+// readPackage reads the files of a package, which must list as many invoices as
+// KSeF announced.
+func readPackage(ctx context.Context, p *ksef.Package, files []*os.File) (taken, iter.Seq2[ksef.PackageEntry, error], error) {
+	parts := make([]*io.SectionReader, len(files))
+	for i, f := range files {
+		parts[i] = io.NewSectionReader(f, 0, p.Parts[i].Size)
+	}
+	rows, invoices, err := ksef.ReadPackage(ctx, p.Compression, parts...)
+	if err != nil {
+		return taken{}, nil, errors.Join(err, errExport)
+	}
+	numbers := make(map[string]bool, len(rows))
+	for _, row := range rows {
+		numbers[row.KSeFNumber] = true
+	}
+	if len(rows) != p.InvoiceCount && len(numbers) != p.InvoiceCount {
+		return taken{}, nil, fmt.Errorf("KSeF announced %d invoices, the package lists %d: %w", p.InvoiceCount, len(numbers), errExport)
+	}
+	return taken{rows: rows, full: p.IsTruncated || len(rows) >= packageFull}, invoices, nil
+}
+
 // storeEntries brings the invoices from the archive into the database: one
 // goroutine unpacks, some read documents, this one writes. The queues between
 // them are short, so that memory does not grow with the package.
 func (s *stream) storeEntries(ctx context.Context, batch *batch, rows map[string]*ksef.Metadata, known map[string]db.Known,
-	invoices func(func(ksef.PackageEntry, error) bool),
+	invoices iter.Seq2[ksef.PackageEntry, error],
 ) error {
 	workers := runtime.GOMAXPROCS(0)
 	unpacked := make(chan arrived, workers)

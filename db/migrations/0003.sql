@@ -1,38 +1,43 @@
--- KSeF's metadata of an invoice, as sent, moves into the frame of its document:
--- documents.xml_zstd holds the XML, of documents.size bytes, and behind it the
--- metadata, which take a tenth of the room there. Frames that are there already
--- hold the XML alone; the metadata of those invoices stay in their columns, and
--- as sent in the backup that is made before this step.
-DROP VIEW v_invoices;
-ALTER TABLE invoices DROP COLUMN metadata_json;
+-- Reconciling: KSeF is asked again for what is already below the watermark.
 
--- One row for each invoice: all that is known of it, its roles, and its totals
--- as decimal text.
-CREATE VIEW v_invoices AS
-SELECT
-  i.id, i.ksef_number,
-  (SELECT group_concat(o.role) FROM (SELECT r.role FROM invoice_roles r WHERE r.invoice_id = i.id ORDER BY r.role) o) AS roles,
-  i.api_invoice_type, i.invoicing_mode, i.invoicing_at, i.acquired_at, i.stored_at, i.received_date,
-  i.api_net_minor, i.api_vat_pln_minor, i.api_gross_minor, i.invoice_hash, i.corrected_offline_hash,
-  i.form, i.form_code, i.form_version, i.xml_namespace, i.invoice_type, i.is_correction,
-  i.invoice_number, i.issue_date, i.issue_place, i.created_at, i.system_info,
-  i.sale_date, i.period_from, i.period_to, i.tax_date, i.currency, i.exchange_rate,
-  i.gross_minor, i.net_minor, i.vat_minor, i.vat_pln_minor,
-  i.to_pay_minor, i.to_settle_minor, i.charges_minor, i.deductions_minor,
-  i.seller_nip, i.seller_name, i.seller_country,
-  i.buyer_id_type, i.buyer_id, i.buyer_id_country, i.buyer_nip, i.buyer_name, i.buyer_country,
-  i.cash_method, i.self_billing, i.reverse_charge, i.split_payment, i.exempt, i.exempt_basis,
-  i.new_transport, i.triangular, i.margin_scheme, i.cash_register, i.related_parties, i.excise_refund,
-  i.buyer_local_gov, i.buyer_vat_group,
-  i.correction_reason, i.correction_effect, i.correction_period, i.corrected_number_fixed,
-  i.amount_before_minor, i.exchange_rate_before,
-  i.payment_status, i.paid_date, i.payment_method, i.payment_method_text, i.first_due_date, i.last_due_date,
-  i.payment_ksef_id, i.payment_link, i.discount_terms, i.discount_amount,
-  i.line_count, i.has_attachment, i.xml_path,
-  (SELECT d.size FROM documents d WHERE d.invoice_id = i.id) AS xml_size,
-  (SELECT lower(hex(d.sha256)) FROM documents d WHERE d.invoice_id = i.id) AS xml_sha256,
-  i.parse_status, i.parse_error, i.parser_version, i.first_seen_at, i.updated_at,
-  CASE WHEN i.gross_minor IS NOT NULL THEN printf('%s%d.%02d', iif(i.gross_minor < 0, '-', ''), abs(i.gross_minor) / 100, abs(i.gross_minor) % 100) END AS gross,
-  CASE WHEN i.net_minor IS NOT NULL THEN printf('%s%d.%02d', iif(i.net_minor < 0, '-', ''), abs(i.net_minor) / 100, abs(i.net_minor) % 100) END AS net,
-  CASE WHEN i.vat_minor IS NOT NULL THEN printf('%s%d.%02d', iif(i.vat_minor < 0, '-', ''), abs(i.vat_minor) / 100, abs(i.vat_minor) % 100) END AS vat
-FROM invoices i;
+-- When reconciling first found that KSeF no longer lists the invoice in this role;
+-- NULL: it does, as far as is known. The invoice stays as it is.
+ALTER TABLE invoice_roles ADD COLUMN not_seen_since TEXT;
+CREATE INDEX invoice_roles_not_seen ON invoice_roles(not_seen_since) WHERE not_seen_since IS NOT NULL;
+
+-- What KSeF listed below the watermark although it had not been there before. The
+-- row is written before the invoice is stored, and stays.
+CREATE TABLE late_invoices(
+  ksef_number TEXT NOT NULL,
+  role        TEXT NOT NULL,
+  found_at    TEXT NOT NULL,
+  PRIMARY KEY(ksef_number, role)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX late_invoices_found ON late_invoices(found_at);
+
+-- The comparisons of a role with what KSeF lists: rows older than 90 days are
+-- removed.
+CREATE TABLE reconciliations(
+  id          INTEGER PRIMARY KEY,
+  role        TEXT NOT NULL,
+  span        INTEGER NOT NULL, -- seconds before the watermark that were to be compared
+  range_from  TEXT NOT NULL,    -- KSeF's dates of permanent storage, verbatim; inclusive
+  range_to    TEXT NOT NULL,    -- exclusive
+  reached     TEXT NOT NULL,    -- compared up to here, exclusive: one that was interrupted goes on from here
+  started_at  TEXT NOT NULL,
+  finished_at TEXT,             -- NULL: under way, or interrupted, or what was missing is not stored yet
+  listed      INTEGER NOT NULL DEFAULT 0,
+  late        INTEGER NOT NULL DEFAULT 0, -- listed, and had not been there
+  not_listed  INTEGER NOT NULL DEFAULT 0, -- there, and not listed
+  error       TEXT              -- why it ended before its end; NULL: it did not
+) STRICT;
+CREATE INDEX reconciliations_role ON reconciliations(role, id);
+
+-- One row for each difference between KSeF's list and the mirror: an invoice that
+-- came late (it is stored, or waits in quarantine), or one that KSeF no longer
+-- lists (it is kept).
+CREATE VIEW v_differences AS
+SELECT l.ksef_number, l.role, 'late' AS difference, l.found_at AS found_at FROM late_invoices l
+UNION ALL
+SELECT i.ksef_number, r.role, 'not_listed', r.not_seen_since
+FROM invoice_roles r JOIN invoices i ON i.id = r.invoice_id WHERE r.not_seen_since IS NOT NULL;

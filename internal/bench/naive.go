@@ -173,10 +173,15 @@ func everything(c *clock) ksef.Query {
 // forgetful is a request log for one run without limits.
 type forgetful struct{}
 
-func (forgetful) StartRequest(context.Context, string, time.Time) (int64, error) { return 0, nil }
-func (forgetful) EndRequest(context.Context, int64, time.Time) error             { return nil }
-func (forgetful) BlockGroup(context.Context, string, time.Time) error            { return nil }
-func (forgetful) Blocks(context.Context) (map[string]time.Time, error)           { return nil, nil }
+func (forgetful) StartRequest(_ context.Context, _ string, _ int64, _ []int64, admit ksef.Admit) (int64, error) {
+	if admit(nil, nil).IsZero() {
+		return 0, nil
+	}
+	return 1, nil
+}
+func (forgetful) EndRequest(context.Context, int64, time.Time) error   { return nil }
+func (forgetful) BlockGroup(context.Context, string, time.Time) error  { return nil }
+func (forgetful) Blocks(context.Context) (map[string]time.Time, error) { return nil, nil }
 func (forgetful) Requests(context.Context, time.Time) ([]ksef.LoggedRequest, error) {
 	return nil, nil
 }

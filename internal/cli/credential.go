@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -10,6 +11,7 @@ import (
 	"ksefmirror/daemon"
 	"ksefmirror/internal/config"
 	"ksefmirror/internal/credential"
+	"ksefmirror/internal/ksef"
 	ksefsync "ksefmirror/sync"
 )
 
@@ -57,6 +59,29 @@ func loadCredential(m config.Mirror, now time.Time) (*credential.Credential, err
 		})
 	}
 	return nil, problems
+}
+
+// logInWith lets a client log in as the mirror is configured.
+func logInWith(client *ksef.Client, m config.Mirror, log *slog.Logger) {
+	if m.Auth.Method == config.MethodToken {
+		client.Token = func() (ksef.Secret, error) {
+			token, err := m.Auth.Token.Read()
+			return ksef.NewSecret(token), err
+		}
+		return
+	}
+	rotation := &credential.Rotation{
+		Load: func() (*credential.Credential, error) { return loadCredential(m, time.Now()) },
+		Log:  log,
+	}
+	client.Certificate = rotation.Certificate
+	client.CertificateTried = func(certificate *x509.Certificate, accepted bool) (another bool) {
+		if accepted {
+			rotation.Succeeded(certificate)
+			return false
+		}
+		return rotation.Refused(certificate)
+	}
 }
 
 // loginNotice gives the notice that is due about the end of what a mirror logs in

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -117,6 +118,15 @@ func judge(m config.Mirror, now time.Time, read func(time.Time) (ksefsync.Status
 		if stream.LastError != "" {
 			problem(statusWarning, "%s: %s", stream.Role, stream.LastError)
 		}
+		if n := len(stream.LateLately); n > 0 {
+			problem(statusWarning, "%s: %d invoices appeared in KSeF below the watermark, as found in the last seven days: %s", stream.Role, n, several(stream.LateLately))
+		}
+		if n := len(stream.NotListedLately); n > 0 {
+			problem(statusWarning, "%s: %d invoices are no longer listed by KSeF, as found in the last seven days; they are kept: %s", stream.Role, n, several(stream.NotListedLately))
+		}
+		if r := stream.Reconciled; r != nil && r.Error != "" {
+			problem(statusWarning, "%s: could not be reconciled: %s", stream.Role, r.Error)
+		}
 	}
 	for _, w := range s.Waiting {
 		problem(statusWarning, "%s: %s could not be mirrored yet: %s", w.Role, w.KSeFNumber, w.Reason)
@@ -167,6 +177,10 @@ func (c *command) printStatus(s mirrorStatus) {
 		if stream.Reason != "" {
 			_, _ = fmt.Fprintf(c.stdout, "  %-11s last run by %s\n", "", stream.Reason)
 		}
+		if r := stream.Reconciled; r != nil {
+			_, _ = fmt.Fprintf(c.stdout, "  %-11s reconciled %s from %s on: %d listed, %d late, %d no longer listed\n",
+				"", r.At, r.From, r.Listed, r.Late, r.NotListed)
+		}
 	}
 	for _, g := range s.Budget {
 		if g.PerHour == 0 {
@@ -181,6 +195,15 @@ func (c *command) printStatus(s mirrorStatus) {
 	for _, notice := range s.Notices {
 		_, _ = fmt.Fprintf(c.stdout, "  ! %s\n", notice)
 	}
+}
+
+// several names the first of a list that may be long.
+func several(numbers []string) string {
+	const shown = 5
+	if len(numbers) <= shown {
+		return strings.Join(numbers, ", ")
+	}
+	return strings.Join(numbers[:shown], ", ") + fmt.Sprintf(" and %d more (see the view v_differences)", len(numbers)-shown)
 }
 
 func orDash(s string) string {
