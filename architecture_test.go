@@ -22,6 +22,7 @@ var imports = map[string][]string{
 	"ksefmirror/db":                        {"parse"},
 	"ksefmirror/db/dictionary":             {},
 	"ksefmirror/parse":                     {},
+	"ksefmirror/internal/bench":            {"sync", "db", "parse", "internal/ksef", "internal/ksefsim", "internal/tree"},
 	"ksefmirror/internal/config":           {},
 	"ksefmirror/internal/credential":       {},
 	"ksefmirror/internal/ksef":             {"internal/xades"},

@@ -372,6 +372,7 @@ func TestQueryPlans(t *testing.T) {
 	allowed := map[string]string{
 		selectRoleCounts:     "counts every role",
 		selectCounts:         "counts every invoice",
+		selectEmpty:          "stops at the first",
 		selectOpenQuarantine: "reads all that is open, by its index",
 	}
 	grow := []string{"invoices", "i", "documents", "d", "invoice_roles", "r", "requests", "runs", "quarantine", "parties", "invoice_lines", "vat_summary"}

@@ -40,9 +40,11 @@ const (
 	abandonedFor = 24 * time.Hour
 	// partsAtOnce are the parts of one package that are downloaded together.
 	partsAtOnce = 3
-	// A commit of a package's invoices is as large as this, whichever is first.
-	packageCommitCount = 500
-	packageCommitBytes = 16 << 20
+	// A commit of a package's invoices is as large as this, whichever is first: each
+	// costs a few waits for the disk, and its documents are in memory, twice as large
+	// as their XML.
+	packageCommitCount = 1000
+	packageCommitBytes = 8 << 20
 )
 
 // errPending says that an export is still running at KSeF.

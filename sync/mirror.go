@@ -173,11 +173,11 @@ func (m *Mirror) open(ctx context.Context) error {
 	// A crash between creating the database and the folder leaves a database that
 	// holds nothing, so a missing marker means "not mounted" only once something
 	// has been stored.
-	counts, err := m.db.Counts(ctx)
+	empty, err := m.db.Empty(ctx)
 	if err != nil {
 		return err
 	}
-	if counts.Invoices == 0 {
+	if empty {
 		if err := tree.Create(m.InvoicesDir(), id); err != nil {
 			return err
 		}
