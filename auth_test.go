@@ -470,7 +470,7 @@ func TestWorldReadableKeyIsRefused(t *testing.T) {
 	p.putPair("acme", seal(t, company.Value))
 	p.want(0, nil, "sync")
 	key := filepath.Join(p.dir, "secrets", "acme.key")
-	if err := os.Chmod(key, 0o644); err != nil { //nolint:gosec // that is the point
+	if err := os.Chmod(key, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	for _, command := range []string{"sync", "run", "status"} {
