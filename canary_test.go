@@ -5,11 +5,13 @@ import (
 	"crypto/ecdsa"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/x509"
 	"crypto/x509/pkix"
 	"database/sql"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"io"
 	"io/fs"
@@ -54,7 +56,7 @@ func (c *canaries) plant(what string, secret []byte) {
 	add := func(forms ...[]byte) { c.forms[what] = append(c.forms[what], forms...) }
 	add(secret, bytes.Trim(escaped, `"`),
 		[]byte(hex.EncodeToString(secret)), []byte(strings.ToUpper(hex.EncodeToString(secret))),
-		bytes.Trim(fmt.Append(nil, secret), "[]"), // as fmt prints bytes
+		bytes.Trim(fmt.Append(nil, secret), "[]"),      // as fmt prints bytes
 		[]byte(new(big.Int).SetBytes(secret).String()), // and numbers
 		[]byte(url.QueryEscape(string(secret))), []byte(url.PathEscape(string(secret))))
 	// In base64 it looks differently by where it begins within three bytes; the
@@ -460,13 +462,36 @@ func TestCanary(t *testing.T) {
 		out, _ := p.command("sync").CombinedOutput() // it ends as config check or as the login
 		c.look(t, test.name+": sync", out)
 	}
+	// 5. The commands that make keys, and those that ask KSeF about them.
 	p.put("config.toml", []byte(debugLog+p.table("acme", company.Value, byCertificate("ec"))))
+	var said bytes.Buffer
+	for _, args := range [][]string{{"enroll"}, {"test"}, {"list"}, {"logout"}, {"renew"}, {"self-signed"}} {
+		cmd := p.command(append([]string{"auth"}, args...)...)
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Errorf("auth %s: %v\n%s", args, err, out)
+		}
+		said.Write(out)
+	}
+	for _, name := range []string{"acme.key", "ec.key", "acme-ksef.key"} {
+		content, err := os.ReadFile(filepath.Join(p.dir, "secrets", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		block, _ := pem.Decode(content)
+		made, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.plantKey(t, "a key that was made", pair{key: made.(*ecdsa.PrivateKey)})
+	}
+	c.look(t, "the commands of auth", said.Bytes())
 	p.lookAround(&c, "at the end")
 	c.look(t, "tables", rows(t, database))
 
 	for _, what := range []string{
 		"the KSeF token", "the passphrase", "the key of an export", "a session's token", "the address of a part",
-		"the signature of a part's address", "the EC key", "the RSA key",
+		"the signature of a part's address", "the EC key", "the RSA key", "a key that was made",
 	} {
 		if len(c.forms[what]) == 0 && (runtime.GOOS != "windows" || what != "the key of an export") {
 			t.Errorf("%s was never planted", what)
