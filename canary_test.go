@@ -325,6 +325,7 @@ func TestCanary(t *testing.T) {
 
 	if runtime.GOOS != "windows" {
 		d := p.daemon()
+		d.until(`"op":"start an export"`) // or it has ended
 		<-inFlight
 		if runtime.GOOS == "linux" {
 			for _, name := range []string{"cmdline", "environ"} {
