@@ -415,7 +415,7 @@ func (d *DB) Empty(ctx context.Context) (bool, error) {
 }
 
 // Counts gives the numbers of invoices, all of one instant. It takes longer the
-// more there are: some tens of milliseconds for a million.
+// more there are.
 func (d *DB) Counts(ctx context.Context) (Counts, error) {
 	c := Counts{ByRole: make(map[string]int)}
 	err := d.counts(ctx, &c)

@@ -36,6 +36,7 @@ func (w *world) singly() {
 }
 
 func TestMirrorsEverythingOnce(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, ksefsim.Options{})
 	w.singly()
 	w.add(w.generate(300, 30*24*time.Hour, 1)...)
@@ -61,6 +62,8 @@ func TestMirrorsEverythingOnce(t *testing.T) {
 // The hour's budget ends a cycle half-way; the next ones go on from there and
 // never ask for an invoice twice (Show 3).
 func TestProductionLimits(t *testing.T) {
+	slow(t)
+	t.Parallel()
 	w := newWorld(t, ksefsim.Options{Limits: ksef.DefaultLimits()})
 	w.singly()
 	w.add(w.generate(300, 30*24*time.Hour, 3)...)
@@ -106,6 +109,8 @@ func TestProductionLimits(t *testing.T) {
 // A restart loop must not use up more than the hour allows (scenario 43), and a
 // wrong local clock must not either (13).
 func TestScenario43RestartLoop(t *testing.T) {
+	slow(t)
+	t.Parallel()
 	w := newWorld(t, ksefsim.Options{Limits: ksef.DefaultLimits()})
 	w.add(w.generate(50, time.Hour, 4)...)
 	for i := range 40 {
