@@ -425,13 +425,13 @@ func TestReadmeHasEveryCommand(t *testing.T) {
 	}
 	p := &place{t: t, dir: t.TempDir()}
 	var has []string
-	for _, parent := range []string{"", "config", "remote"} {
+	for _, parent := range []string{"", "config", "remote", "auth"} {
 		args := append(strings.Fields(parent), "--help")
 		help, _ := p.run("", args...)
 		_, list, _ := strings.Cut(help, "Available Commands:\n")
 		list, _, _ = strings.Cut(list, "\n\n")
 		for line := range strings.Lines(list) {
-			if name, _, ok := strings.Cut(strings.TrimSpace(line), " "); ok && name != "completion" && name != "help" && name != "config" && name != "remote" {
+			if name, _, ok := strings.Cut(strings.TrimSpace(line), " "); ok && name != "completion" && name != "help" && name != "config" && name != "remote" && name != "auth" {
 				has = append(has, strings.TrimSpace(parent+" "+name))
 			}
 		}
@@ -439,7 +439,7 @@ func TestReadmeHasEveryCommand(t *testing.T) {
 	if len(has) < 9 {
 		t.Fatalf("found only the commands %q", has)
 	}
-	rows := regexp.MustCompile("(?m)^\\| `([a-z]+( check| init| query| download| export)?)[` ]").FindAllStringSubmatch(string(readme), -1)
+	rows := regexp.MustCompile("(?m)^\\| `([a-z]+( [a-z-]+)?)[` ]").FindAllStringSubmatch(string(readme), -1)
 	documented := map[string]bool{}
 	for _, row := range rows {
 		documented[row[1]] = true

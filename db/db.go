@@ -62,6 +62,8 @@ type DB struct {
 	mirror  Mirror
 	created bool
 
+	busyTimeout time.Duration
+
 	read  pool
 	write pool // of one connection; empty when open for reading only
 
@@ -251,7 +253,7 @@ func newDB(path string, log *slog.Logger, set settings) (*DB, error) {
 		return nil, fmt.Errorf("open database %s: this process already used SQLite with locks that another open of the file would drop: %w", absolute, err)
 	}
 	sqlite.StrictPragmas(true)
-	return &DB{path: absolute, log: log, now: set.now, sleep: set.sleep}, nil
+	return &DB{path: absolute, log: log, now: set.now, sleep: set.sleep, busyTimeout: set.busyTimeout}, nil
 }
 
 // prepare compiles every statement of the package.
@@ -295,10 +297,7 @@ func (d *DB) Close() error {
 		errs = append(errs, d.read.Close())
 	}
 	if d.write.DB != nil {
-		// Whether the checkpoint gets through does not matter: what is committed is
-		// in the log, and the next Open reads it there.
-		_, _ = d.write.Exec("PRAGMA busy_timeout = 1000")
-		_, _ = d.write.Exec("PRAGMA wal_checkpoint(TRUNCATE)")
+		d.emptyLog()
 		errs = append(errs, d.write.Close())
 	}
 	for _, decompressor := range d.decompressors {
@@ -308,6 +307,21 @@ func (d *DB) Close() error {
 		return d.explain("close", err)
 	}
 	return nil
+}
+
+// emptyLog writes the write-ahead log back into the database and empties it,
+// unless a reader is in the way for more than a second. Whether it gets through
+// does not matter: what is committed is in the log, and read there.
+func (d *DB) emptyLog() {
+	ctx := context.Background() // it takes no longer than a commit
+	conn, err := d.write.Conn(ctx)
+	if err != nil {
+		return
+	}
+	defer func() { _ = conn.Close() }() // it goes back to the pool
+	_, _ = conn.ExecContext(ctx, "PRAGMA busy_timeout = 1000")
+	_, _ = conn.ExecContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)")
+	_, _ = conn.ExecContext(ctx, fmt.Sprintf("PRAGMA busy_timeout = %d", d.busyTimeout.Milliseconds()))
 }
 
 const selectMirror = `SELECT environment, context_type, context_value, tree_id FROM mirror WHERE id = 1`

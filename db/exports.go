@@ -22,7 +22,7 @@ const (
 	deleteExport    = `DELETE FROM exports WHERE id = ?`
 	selectExports   = `SELECT id, role, window_from, coalesce(window_to, ''), coalesce(reference, ''), key, iv, created_at
 	FROM exports WHERE role = ? AND abandoned_at IS NULL ORDER BY id`
-	abandonExport      = `UPDATE exports SET abandoned_at = ? WHERE id = ?`
+	abandonExport      = `UPDATE exports SET abandoned_at = ?, key = zeroblob(32), iv = zeroblob(16) WHERE id = ?`
 	deleteOldAbandoned = `DELETE FROM exports WHERE abandoned_at < ?`
 	countAbandoned     = `SELECT count(*) FROM exports WHERE abandoned_at >= ?`
 )
@@ -53,24 +53,39 @@ func (d *DB) SetReference(ctx context.Context, id int64, reference string) error
 }
 
 // DropExport forgets an export that came to nothing. That of one whose invoices
-// are stored is [Batch.Export].
+// are stored is [Batch.Export]. Its key is gone from the file then, as
+// [DB.forgetKey] says.
 func (d *DB) DropExport(ctx context.Context, id int64) error {
-	return d.transaction(ctx, "forget an export in", func(ctx context.Context, tx *sql.Tx) error {
+	err := d.transaction(ctx, "forget an export in", func(ctx context.Context, tx *sql.Tx) error {
 		_, err := d.exec(ctx, tx, deleteExport, id)
 		return err
 	})
+	return d.forgetKey(err)
+}
+
+// forgetKey makes the key of a deleted export disappear from the write-ahead log,
+// which keeps what pages held before; in the database SQLite overwrites it. While
+// another program reads in one long transaction it stays in the log until the next
+// export ends or the database is closed. It passes on the error of the deletion.
+func (d *DB) forgetKey(err error) error {
+	if err == nil {
+		d.emptyLog()
+	}
+	return err
 }
 
 // AbandonExport notes that an export was given up at the given time while KSeF was
-// still preparing it. Those of more than a week before are forgotten.
+// still preparing it, and forgets its key. Those of more than a week before are
+// forgotten.
 func (d *DB) AbandonExport(ctx context.Context, id int64, at time.Time) error {
-	return d.transaction(ctx, "give up an export in", func(ctx context.Context, tx *sql.Tx) error {
+	err := d.transaction(ctx, "give up an export in", func(ctx context.Context, tx *sql.Tx) error {
 		if _, err := d.exec(ctx, tx, abandonExport, moment(at), id); err != nil {
 			return err
 		}
 		_, err := d.exec(ctx, tx, deleteOldAbandoned, moment(at.Add(-keepAbandoned)))
 		return err
 	})
+	return d.forgetKey(err)
 }
 
 // Abandoned tells how many exports, of all roles, were given up at or after since.

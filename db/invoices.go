@@ -112,7 +112,7 @@ const (
 // A crash before the transaction's end leaves the database as it was, the
 // watermark included, so the invoices are listed again.
 func (d *DB) Commit(ctx context.Context, b Batch) error {
-	return d.transaction(ctx, "store invoices in", func(ctx context.Context, tx *sql.Tx) error {
+	err := d.transaction(ctx, "store invoices in", func(ctx context.Context, tx *sql.Tx) error {
 		now := moment(d.now())
 		for i := range b.Invoices {
 			// Its rows take as much memory as its document: those of one at a time.
@@ -163,6 +163,10 @@ func (d *DB) Commit(ctx context.Context, b Batch) error {
 		_, err := d.exec(ctx, tx, upsertStream, b.Role, text(b.Watermark), text(b.Position), text(b.HWM))
 		return err
 	})
+	if b.Export != 0 {
+		return d.forgetKey(err)
+	}
+	return err
 }
 
 // stored gives the row and the hash of an invoice, or ErrNotStored.

@@ -12,6 +12,30 @@ import (
 	"ksefmirror/internal/ksef"
 )
 
+// RequestLog is the log of a mirror's requests, opened beside whoever works on the
+// mirror, so that what is asked of KSeF for a mirror but not of its invoices draws
+// on the same budget.
+type RequestLog struct {
+	requestLog
+}
+
+// OpenRequestLog opens the log of the mirror in o.Dir. The error wraps
+// [fs.ErrNotExist] when the mirror has never run.
+func OpenRequestLog(ctx context.Context, o Options) (*RequestLog, error) {
+	m, err := newMirror(o)
+	if err != nil {
+		return nil, err
+	}
+	d, err := db.OpenBeside(ctx, DatabasePath(m.Dir), m.mirrored(""), m.Log)
+	if err != nil {
+		return nil, err
+	}
+	return &RequestLog{requestLog{d}}, nil
+}
+
+// Close closes the log.
+func (l *RequestLog) Close() error { return l.db.Close() }
+
 // Direct asks KSeF for a person, beside whoever works on the mirror: it holds no
 // lock and touches nothing of the mirror but its log of requests, so that all draw
 // on one budget. What is mirrored it answers from the mirror. Its methods are not

@@ -123,17 +123,19 @@ Exit codes: 0 in order, 1 failure, 2 wrong command line or configuration,
 		return usageError(fmt.Errorf("%w\n  See: %s --help", err, cmd.CommandPath()))
 	})
 	root.PersistentFlags().StringVar(&c.configFlag, "config", "", "configuration `file` (default: config.toml here, then the system's place)")
-	root.AddCommand(c.demo(), c.simulate(), c.sync(), c.run(), c.status(), c.verify(), c.reconcile(), c.remote(), c.config(), c.version())
+	root.AddCommand(c.demo(), c.simulate(), c.sync(), c.run(), c.status(), c.verify(), c.reconcile(), c.remote(), c.auth(), c.config(), c.version())
 	return root
 }
 
 // load reads the configuration that the flag or the default places name.
-func (c *command) load() (*config.Config, error) {
+func (c *command) load() (*config.Config, error) { return c.loadBy(config.Load) }
+
+func (c *command) loadBy(load func(string, func(string) error) (*config.Config, error)) (*config.Config, error) {
 	path, err := config.Path(c.configFlag)
 	if err != nil {
 		return nil, usageError(err)
 	}
-	loaded, err := config.Load(path, checkLayout)
+	loaded, err := load(path, checkLayout)
 	if err != nil {
 		return nil, usageError(err)
 	}
@@ -191,25 +193,29 @@ func options(m config.Mirror, log *slog.Logger) (ksefsync.Options, error) {
 	if err != nil {
 		return ksefsync.Options{}, err
 	}
-	address := m.APIURL
-	if address == "" {
-		address, _ = ksef.BaseURL(m.Environment)
-	}
-	context := ksefContext(m.Context)
 	return ksefsync.Options{
-		Dir: m.Dir, Environment: m.Environment, Context: context,
+		Dir: m.Dir, Environment: m.Environment, Context: ksefContext(m.Context),
 		Roles: m.Roles, Since: m.Since, Layout: layout, Log: log,
 		Remote: func(requests ksef.RequestLog) ksefsync.Remote {
-			client := &ksef.Client{
-				BaseURL: address, Context: context,
-				Limiter:   ksef.NewLimiter(requests, ksef.DefaultLimits()),
-				UserAgent: "ksefmirror/" + buildVersion(),
-				Log:       log,
-			}
+			client := newClient(m, requests, log)
 			logInWith(client, m, log)
 			return client
 		},
 	}, nil
+}
+
+// newClient gives a client for a mirror that has nothing to log in with yet.
+func newClient(m config.Mirror, requests ksef.RequestLog, log *slog.Logger) *ksef.Client {
+	address := m.APIURL
+	if address == "" {
+		address, _ = ksef.BaseURL(m.Environment)
+	}
+	return &ksef.Client{
+		BaseURL: address, Context: ksefContext(m.Context),
+		Limiter:   ksef.NewLimiter(requests, ksef.DefaultLimits()),
+		UserAgent: "ksefmirror/" + buildVersion(),
+		Log:       log,
+	}
 }
 
 // open opens one mirror for work.

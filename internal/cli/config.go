@@ -92,7 +92,10 @@ give a file with --token-file. Existing files are left alone.`,
 			for _, file := range written {
 				_, _ = fmt.Fprintln(c.stdout, "wrote", file)
 			}
-			if o.Token == "" {
+			switch {
+			case o.Method == config.MethodCertificate:
+				c.say("Now put the KSeF certificate and its key into the files that %s names, readable only by you; or let ksefmirror get them: auth enroll, or on TEST auth self-signed.", path)
+			case o.Token == "":
 				_, _ = fmt.Fprintf(c.stdout, "Now put the KSeF token into the file that %s names under auth.token, readable only by you.\n", path)
 			}
 			_, _ = fmt.Fprintf(c.stdout, "Next: ksefmirror --config %s config check, then: ksefmirror --config %s sync\n", path, path)
@@ -104,6 +107,7 @@ give a file with --token-file. Existing files are left alone.`,
 	flags.StringVar(&o.Environment, "environment", "", "test, demo or prod")
 	flags.StringVar(&o.APIURL, "api-url", "", "another address than the environment's, such as a simulator's")
 	flags.StringVar(&o.Context, "context", "", "whose invoices, such as nip:5265877635")
+	flags.StringVar(&o.Method, "method", config.MethodToken, "token, or certificate: then its files may be made or put there afterwards")
 	flags.StringVar(&tokenFile, "token-file", "", "a `file` that holds the KSeF token; - reads it from standard input")
 	return cmd
 }
@@ -133,6 +137,11 @@ func (c *command) ask(o *config.InitOptions, tokenFile string) error {
 		return err
 	}
 	switch {
+	case o.Method != config.MethodToken:
+		if tokenFile != "" {
+			return errors.New("--token-file goes with --method token")
+		}
+		return nil
 	case tokenFile == "-":
 		return line("KSeF token", &o.Token)
 	case tokenFile != "":

@@ -122,19 +122,10 @@ func DefaultMirror() Mirror {
 // private; the others are looked at only by [Reference.Read] and its like,
 // because whoever checks a configuration rarely has the service's environment.
 func Load(path string, checkLayout func(string) error) (*Config, error) {
-	data, err := os.ReadFile(path) // #nosec G304 -- the operator names the file
-	if err != nil {
-		return nil, fmt.Errorf("read configuration: %w", err)
-	}
-	absolute, err := filepath.Abs(path)
-	if err != nil {
-		return nil, fmt.Errorf("locate configuration %s: %w", path, err)
-	}
-	config, problems, err := decode(path, filepath.Dir(absolute), data, time.Now(), checkLayout)
+	config, problems, err := loadTables(path, checkLayout)
 	if err != nil {
 		return nil, err
 	}
-	config.File = path
 	for _, mirror := range config.Mirrors {
 		used := mirror.Auth.used()
 		for _, key := range slices.Sorted(maps.Keys(used)) {
@@ -155,6 +146,36 @@ func Load(path string, checkLayout func(string) error) (*Config, error) {
 		return nil, problems
 	}
 	return config, nil
+}
+
+// LoadWithoutSecrets is [Load] without looking at the secrets in files, for
+// commands that make them. It gives no warnings about where they are kept.
+func LoadWithoutSecrets(path string, checkLayout func(string) error) (*Config, error) {
+	config, problems, err := loadTables(path, checkLayout)
+	if err == nil && len(problems) > 0 {
+		err = problems
+	}
+	if err != nil {
+		return nil, err
+	}
+	return config, nil
+}
+
+func loadTables(path string, checkLayout func(string) error) (*Config, Problems, error) {
+	data, err := os.ReadFile(path) // #nosec G304 -- the operator names the file
+	if err != nil {
+		return nil, nil, fmt.Errorf("read configuration: %w", err)
+	}
+	absolute, err := filepath.Abs(path)
+	if err != nil {
+		return nil, nil, fmt.Errorf("locate configuration %s: %w", path, err)
+	}
+	config, problems, err := decode(path, filepath.Dir(absolute), data, time.Now(), checkLayout)
+	if err != nil {
+		return nil, nil, err
+	}
+	config.File = path
+	return config, problems, nil
 }
 
 // Path gives the configuration file to load: the one named by flag, else

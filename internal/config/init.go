@@ -24,6 +24,10 @@ type InitOptions struct {
 	Environment string // "test", "demo" or "prod"
 	APIURL      string // empty: the environment's own
 	Context     string // such as "nip:5265877635"
+	// Method is how to log in; "" means MethodToken. With MethodCertificate the file
+	// names secrets/NAME.crt and secrets/NAME.key beside it, and the configuration is
+	// valid only once they exist.
+	Method string
 	// Token is the KSeF token itself. Empty means that no secret file is
 	// written, and that the new configuration is valid only once it exists.
 	Token string
@@ -87,14 +91,14 @@ type newFile struct {
 // in between leaves a file cut short, which the next Write refuses to touch.
 func (f newFile) create() (err error) {
 	if err := os.MkdirAll(filepath.Dir(f.path), 0o700); err != nil {
-		return fmt.Errorf("write configuration: %w", err)
+		return fmt.Errorf("write %s: %w", f.path, err)
 	}
 	file, err := createPrivate(f.path)
 	switch {
 	case errors.Is(err, fs.ErrExist):
 		return fmt.Errorf("%w; it is left as it is: remove it or choose another place", err)
 	case err != nil:
-		return fmt.Errorf("write configuration: %w", err)
+		return fmt.Errorf("write %s: %w", f.path, err)
 	}
 	defer func() {
 		if closeErr := file.Close(); err == nil {
@@ -108,8 +112,16 @@ func (f newFile) create() (err error) {
 	if _, err := file.Write(f.content); err != nil {
 		return err
 	}
-	return file.Sync()
+	if err := file.Sync(); err != nil {
+		return err
+	}
+	return SyncFolder(filepath.Dir(f.path))
 }
+
+// WriteSecret writes a new file, and the folder it is in, for their owner only. It
+// is on the disk when WriteSecret returns nil. It never overwrites: the error is
+// [fs.ErrExist] if the file exists.
+func WriteSecret(path string, content []byte) error { return newFile{path, content}.create() }
 
 // render fills the manual in.
 func render(options InitOptions, token string) ([]byte, error) {
@@ -124,6 +136,9 @@ func render(options InitOptions, token string) ([]byte, error) {
 		"Context":     strconv.Quote(options.Context),
 		"Token":       strconv.Quote(token),
 		"Name":        options.Name,
+	}
+	if options.Method == MethodCertificate {
+		values["Certificate"] = "yes"
 	}
 	if options.APIURL != "" {
 		values["APIURL"] = strconv.Quote(options.APIURL)

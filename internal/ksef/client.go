@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -251,9 +252,10 @@ type request struct {
 	method      string
 	path        string // after BaseURL
 	group       Group
-	body        []byte // nil: none
-	contentType string // of body; "": JSON
-	bearer      Secret // zero: none
+	body        []byte      // nil: none
+	contentType string      // of body; "": JSON
+	header      http.Header // besides those that every request has; nil: none
+	bearer      Secret      // zero: none
 	accept      []string
 	maxBody     int64
 }
@@ -343,6 +345,7 @@ func (c *Client) attempt(ctx context.Context, r request) (answer response, err e
 	if err != nil {
 		return answer, withoutURL(err)
 	}
+	maps.Copy(hr.Header, r.header)
 	if r.body != nil {
 		hr.Header.Set("Content-Type", cmp.Or(r.contentType, jsonTypes[0]))
 	}

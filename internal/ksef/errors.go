@@ -351,10 +351,16 @@ func (e *Error) addDetails(details ...string) {
 	}
 }
 
-var nipDigits = regexp.MustCompile(`\b[0-9]{10}\b`)
+var (
+	nipDigits = regexp.MustCompile(`\b[0-9]{10}\b`)
+	// A session's token is a JWT: an object in base64, which begins with {", and more
+	// of that after a dot.
+	sessionToken = regexp.MustCompile(`eyJ[\w-]*\.[\w.-]*`)
+)
 
 // clean makes foreign text fit for a log line: no control or invisible
-// characters, no NIPs (which are for debug logs only), at most limit bytes.
+// characters, no NIPs (which are for debug logs only), no tokens (a gateway may
+// repeat the request in its error), at most limit bytes.
 func clean(s string, limit int) string {
 	s = strings.ToValidUTF8(s, "")
 	s = strings.Map(func(r rune) rune {
@@ -366,6 +372,7 @@ func clean(s string, limit int) string {
 		}
 		return r
 	}, s)
+	s = sessionToken.ReplaceAllString(s, redacted)
 	s = strings.TrimSpace(nipDigits.ReplaceAllString(s, "[NIP]"))
 	if len(s) > limit {
 		s = strings.ToValidUTF8(s[:limit], "") // a character cut in two goes as a whole

@@ -42,7 +42,7 @@ type Timestamp string
 // the text but do not count in comparisons.
 func ParseTimestamp(s string) (Timestamp, error) {
 	if _, err := time.Parse(time.RFC3339Nano, s); err != nil {
-		return "", fmt.Errorf("timestamp %q: want RFC 3339, such as 2026-02-01T00:00:00Z", s)
+		return "", fmt.Errorf("timestamp %q: want RFC 3339, such as 2026-02-01T00:00:00Z", clean(s, 40))
 	}
 	return Timestamp(s), nil
 }

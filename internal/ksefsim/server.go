@@ -63,7 +63,7 @@ type Server struct {
 	keys          []*publicKey
 	tokens        map[string]*ksefToken
 	tokensRefused bool
-	permissions   map[permission]bool
+	permissions   map[permission][]string
 	certified     map[fingerprint]*certificate // of which something was said
 	issued        []*issued                    // KSeF certificates
 	enrollments   map[string]*enrollment       // by reference number
@@ -118,7 +118,7 @@ func New(options Options) *Server {
 		limits:      maps.Clone(options.Limits),
 		windows:     make(map[windowKey]*window),
 		tokens:      make(map[string]*ksefToken),
-		permissions: make(map[permission]bool),
+		permissions: make(map[permission][]string),
 		certified:   make(map[fingerprint]*certificate),
 		enrollments: make(map[string]*enrollment),
 		challenges:  make(map[string]time.Time),
@@ -150,7 +150,10 @@ func New(options Options) *Server {
 	s.route("GET /auth/{referenceNumber}", groupPublic, operationToken, reply(http.StatusOK, s.loginStatus))
 	s.route("POST /auth/token/redeem", groupPublic, operationToken, reply(http.StatusOK, s.redeem))
 	s.route("POST /auth/token/refresh", groupPublic, refreshToken, reply(http.StatusOK, s.refresh))
+	s.route("GET /auth/sessions", ksef.GroupOther, accessToken, reply(http.StatusOK, s.authSessions))
+	s.route("DELETE /auth/sessions/{referenceNumber}", ksef.GroupOther, accessToken, s.endSession)
 	s.route("DELETE /auth/sessions/current", ksef.GroupOther, sessionToken, s.logout)
+	s.route("POST /permissions/query/personal/grants", ksef.GroupOther, accessToken, reply(http.StatusOK, s.ownPermissions))
 	s.route("GET /certificates/limits", ksef.GroupOther, accessToken, reply(http.StatusOK, s.certificateLimits))
 	s.route("GET /certificates/enrollments/data", ksef.GroupOther, accessToken, reply(http.StatusOK, s.enrollmentData))
 	s.route("POST /certificates/enrollments", ksef.GroupOther, accessToken, reply(http.StatusAccepted, s.enroll))

@@ -267,3 +267,57 @@ func TestOneLoginInFlight(t *testing.T) {
 		s.wantLogins(1, 0)
 	})
 }
+
+// Lists of more than a page are whole, for the owner of the session alone, and what
+// is ended is on them no more.
+func TestSessionsAndPermissionsHavePages(t *testing.T) {
+	s := newSim(t, ksefsim.Options{}, contract.Wrap)
+	other := s.client(company, certify(t, ecKey(t, elliptic.P256()), seal))
+	if err := other.Login(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var c *ksef.Client
+	for range 120 {
+		c = s.tokenClient()
+		if err := c.Login(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		s.clock.add(time.Second)
+	}
+	sessions, err := c.Sessions(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	references := map[string]bool{}
+	for i, each := range sessions {
+		references[each.Reference] = true
+		if each.Current != (i == 0) || each.Method != "token.ksef" || i > 0 && each.Started.Compare(sessions[i-1].Started) > 0 {
+			t.Errorf("session %d is %+v", i, each)
+		}
+	}
+	if len(sessions) != 120 || len(references) != 120 {
+		t.Errorf("%d sessions, %d of them different; want 120", len(sessions), len(references))
+	}
+	if err := c.EndSession(t.Context(), sessions[7].Reference); err != nil {
+		t.Fatal(err)
+	}
+	left, err := c.Sessions(t.Context())
+	if err != nil || len(left) != 119 || slices.ContainsFunc(left, func(each ksef.SessionInfo) bool { return each.Reference == sessions[7].Reference }) {
+		t.Errorf("%d sessions are left, %v", len(left), err)
+	}
+
+	if own, err := other.Permissions(t.Context()); err != nil || own == nil || len(own) != 0 {
+		t.Errorf("the owner was granted %q, %v", own, err)
+	}
+	var further []string // more than a page, each twice
+	for range 60 {
+		further = append(further, "InvoiceWrite", "Introspection")
+	}
+	s.AddToken(company, token, further...)
+	if got, err := c.Permissions(t.Context()); err != nil || !slices.Equal(got, []string{"Introspection", "InvoiceRead", "InvoiceWrite"}) {
+		t.Errorf("permissions %q, %v", got, err)
+	}
+	if n := s.Stats().ByPath["POST /permissions/query/personal/grants"]; n != 3 {
+		t.Errorf("%d requests for permissions, want 1 and 2", n)
+	}
+}

@@ -14,16 +14,17 @@ import (
 
 // ksefToken is a KSeF token: a credential that a company makes for a program.
 type ksefToken struct {
-	context ksef.Context
-	revoked bool
+	context     ksef.Context
+	permissions []string
+	revoked     bool
 }
 
 // AddToken makes a KSeF token known that logs in to context and may read its
-// invoices.
-func (s *Server) AddToken(context ksef.Context, token string) {
+// invoices. The further permissions are as for [Server.Permit].
+func (s *Server) AddToken(context ksef.Context, token string, further ...string) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	s.tokens[token] = &ksefToken{context: context}
+	s.tokens[token] = &ksefToken{context: context, permissions: append([]string{ksef.PermissionInvoiceRead}, further...)}
 }
 
 // RevokeToken ends a KSeF token: it logs in no more and its refresh tokens are

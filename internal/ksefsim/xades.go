@@ -48,12 +48,14 @@ type signedWith struct {
 	subject     Subject
 }
 
-// Permit lets a subject read the invoices of a context. A company (Nip) may read
-// its own, and a Peppol provider its own, without that.
-func (s *Server) Permit(context ksef.Context, subject Subject) {
+// Permit lets a subject read the invoices of a context, and gives it the further
+// permissions, of which the simulator only tells (open-api,
+// PersonalPermissionScope). A company (Nip) may read its own, and a Peppol provider
+// its own, without that.
+func (s *Server) Permit(context ksef.Context, subject Subject, further ...string) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	s.permissions[permission{context, subject}] = true
+	s.permissions[permission{context, subject}] = append([]string{ksef.PermissionInvoiceRead}, further...)
 }
 
 // Forbid takes back what [Server.Permit] gave. Sessions that exist go on.
@@ -335,5 +337,5 @@ func (s *Server) judgeCertificate(l *login, untrusted bool, now time.Time) (stat
 func (s *Server) permitted(context ksef.Context, subject Subject) bool {
 	own := subject.Value == context.Value &&
 		(subject.Type == subjectNIP && context.Type == ksef.ContextNIP || subject.Type == subjectPeppol && context.Type == ksef.ContextPeppolID)
-	return own || s.permissions[permission{context, subject}]
+	return own || s.permissions[permission{context, subject}] != nil
 }
