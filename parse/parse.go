@@ -11,10 +11,10 @@ import (
 
 // Version numbers what [Parse] reads. It is raised when Parse reads more, or
 // reads better, so that rows written by an older parser can be read again.
-const Version = 1
+const Version = 2
 
-// ErrUnsupported marks an invoice in a form that is kept but not read yet: FA(1),
-// FA_RR, PEF, or one that this program does not know.
+// ErrUnsupported marks an invoice in a form that this program does not know, and
+// keeps without reading it.
 var ErrUnsupported = errors.New("this form of invoice is stored but not read yet")
 
 // byteOrderMark is stripped: KSeF refuses it, but files that passed through other
@@ -50,20 +50,21 @@ func Parse(document []byte) (*Document, error) {
 	root := rootElement(tree)
 	form := formOf(root)
 	doc.Form, doc.FormCode, doc.Namespace = form.name, form.code, root.NamespaceURI
-	r := reader{doc: doc, namespace: root.NamespaceURI}
+	r := reader{doc: doc, namespaces: []string{root.NamespaceURI}}
 	r.formCode(root)
-	if !form.readable {
+	if form.read == nil {
 		return doc, fmt.Errorf("form %s, root element %s: %w", form.name, shown(root.Data), ErrUnsupported)
 	}
-	r.faktura(root)
+	form.read(&r, root)
+	r.finish()
 	return doc, nil
 }
 
 // form is a kind of document that KSeF keeps.
 type form struct {
-	name     string // Document.Form
-	code     string // systemCode of the API's FormCode; "" when the document must say it
-	readable bool
+	name string // Document.Form
+	code string // systemCode of the API's FormCode; "" when the document must say it
+	read func(*reader, *xmlquery.Node)
 }
 
 // formOf tells the form by the namespace and the name of the root element. The
@@ -71,18 +72,18 @@ type form struct {
 func formOf(root *xmlquery.Node) form {
 	switch root.NamespaceURI + " " + root.Data {
 	case "http://crd.gov.pl/wzor/2025/06/25/13775/ Faktura":
-		return form{"FA", "FA (3)", true}
+		return form{"FA", "FA (3)", (*reader).faktura}
 	case "http://crd.gov.pl/wzor/2023/06/29/12648/ Faktura":
-		return form{"FA", "FA (2)", true}
+		return form{"FA", "FA (2)", (*reader).faktura}
 	case "http://crd.gov.pl/wzor/2021/11/29/11089/ Faktura":
-		return form{"FA", "FA (1)", false}
+		return form{"FA", "FA (1)", (*reader).faktura}
 	case "http://crd.gov.pl/wzor/2026/03/06/14189/ Faktura",
 		"http://crd.gov.pl/wzor/2026/02/17/14164/ Faktura":
-		return form{"FA_RR", "FA_RR (1)", false}
+		return form{"FA_RR", "FA_RR (1)", (*reader).faktura}
 	case "urn:oasis:names:specification:ubl:schema:xsd:Invoice-2 Invoice":
-		return form{"PEF", "PEF (3)", false}
+		return form{"PEF", "PEF (3)", (*reader).ubl}
 	case "urn:oasis:names:specification:ubl:schema:xsd:CreditNote-2 CreditNote":
-		return form{"PEF_KOR", "PEF_KOR (3)", false}
+		return form{"PEF_KOR", "PEF_KOR (3)", (*reader).ubl}
 	default:
 		return form{name: "UNKNOWN"}
 	}
