@@ -234,9 +234,9 @@ func TestRunAndStop(t *testing.T) {
 
 func TestDemo(t *testing.T) {
 	p := &place{t: t, dir: t.TempDir()}
-	p.want(0, []string{"Mirrored 200 invoices", "Mirrored those too", "220 files in all", "v_invoices"}, "demo", "--dir", "demo")
-	p.want(0, []string{"demo: in order (220 invoices"}, "--config", "demo/config.toml", "status")
-	p.want(0, []string{"220 invoices checked, 0 missing"}, "--config", "demo/config.toml", "verify")
+	p.want(0, []string{"Mirrored 1000 invoices", "1000 in 4 packages", "Mirrored those too: 20 one by one", "1020 files in all", "v_invoices"}, "demo", "--dir", "demo")
+	p.want(0, []string{"demo: in order (1020 invoices"}, "--config", "demo/config.toml", "status")
+	p.want(0, []string{"1020 invoices checked, 0 missing"}, "--config", "demo/config.toml", "verify")
 }
 
 // simulate prints a configuration that works as it stands.

@@ -24,7 +24,7 @@ import (
 // The environment of a child process: this test binary, started again to do one
 // thing and to be killed at it.
 const (
-	childTask = "KSEFMIRROR_TEST_CHILD" // sync, sync-wrong or read
+	childTask = "KSEFMIRROR_TEST_CHILD" // sync, sync-wrong, export or read
 	childDir  = "KSEFMIRROR_TEST_DIR"
 	childURL  = "KSEFMIRROR_TEST_URL"
 )
@@ -36,6 +36,8 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	case "read":
 		err = readUntilTold(os.Getenv(childDir))
+	case "export":
+		err = exportOnce(os.Getenv(childDir), os.Getenv(childURL), os.Getenv(childStage))
 	default:
 		err = syncOnce(os.Getenv(childDir), os.Getenv(childURL), task == "sync-wrong")
 	}

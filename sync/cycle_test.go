@@ -675,7 +675,7 @@ func TestUnreadableDocuments(t *testing.T) {
 }
 
 // files lists the files below dir, without markers, as relative paths.
-func files(t *testing.T, dir string) []string {
+func files(t testing.TB, dir string) []string {
 	t.Helper()
 	var names []string
 	err := filepath.WalkDir(dir, func(path string, entry os.DirEntry, err error) error {

@@ -286,7 +286,7 @@ func (s *stream) storePackage(ctx context.Context, e db.Export, p *ksef.Package,
 	}
 	s.report.Listed += len(numbers)
 	s.hwm = p.HWM
-	s.progress.Role, s.progress.Pending = s.role, len(numbers)-len(known)
+	s.progress.Role, s.progress.Pending, s.progress.Package = s.role, len(numbers)-len(known), true
 	s.showProgress(0)
 
 	next, more, err = packageContinuation(p, metadata, ksef.Timestamp(e.To))

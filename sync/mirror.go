@@ -73,6 +73,7 @@ type Progress struct {
 	Role    string
 	Stored  int // stored so far in this cycle, all roles
 	Pending int
+	Package bool // they come in one package, else one by one
 }
 
 // ErrLocked is returned by [Open] when another process works on the mirror.

@@ -40,7 +40,7 @@ func (s *stream) store(ctx context.Context, rows []ksef.Metadata, next ksef.Time
 	if err != nil {
 		return err
 	}
-	s.progress.Role, s.progress.Pending = s.role, len(rows)-len(known)
+	s.progress.Role, s.progress.Pending, s.progress.Package = s.role, len(rows)-len(known), false
 	s.showProgress(0)
 
 	batch := newBatch(s)

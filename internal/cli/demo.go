@@ -16,13 +16,12 @@ import (
 	"ksefmirror/daemon"
 	"ksefmirror/db"
 	"ksefmirror/internal/config"
-	"ksefmirror/internal/ksef"
 	"ksefmirror/internal/ksefsim"
 	ksefsync "ksefmirror/sync"
 )
 
 const (
-	demoInvoices = 200
+	demoInvoices = 1000
 	demoLater    = 20
 	demoContext  = "nip:5265877635"
 )
@@ -33,8 +32,8 @@ func (c *command) demo() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "See it work, against a simulated KSeF on this machine",
-		Long: `Starts a simulated KSeF, mirrors 200 generated invoices from it, lets 20 more
-arrive, mirrors those too, and shows where everything lies. Nothing leaves this
+		Long: `Starts a simulated KSeF, mirrors 1,000 generated invoices from it, lets 20
+more arrive, mirrors those too, and shows where everything lies. Nothing leaves this
 machine. The simulator's limits are off, for the demo asks twice a second.`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -124,9 +123,9 @@ func (c *command) runDemo(ctx context.Context, dir string, keep bool) error {
 	if !until(demoInvoices) {
 		return stop()
 	}
-	asked := sim.Stats().ByGroup
-	c.say("Mirrored %d invoices in %.1f s, by %d packages and %d single downloads. Now %d more arrive in KSeF…",
-		demoInvoices, time.Since(started).Seconds(), asked[ksef.GroupExport], asked[ksef.GroupDownload], demoLater)
+	before := sim.Stats()
+	c.say("Mirrored %d invoices in %.1f s: %s. Now %d more arrive in KSeF…",
+		demoInvoices, time.Since(started).Seconds(), roads(demoInvoices, ksefsim.Stats{}, before), demoLater)
 	now := time.Now()
 	later := ksefsim.Generate(ksefsim.GenerateOptions{Count: demoLater, Context: owner, From: now.Add(-time.Millisecond * demoLater), To: now, Seed: 2})
 	for i := range later {
@@ -138,7 +137,7 @@ func (c *command) runDemo(ctx context.Context, dir string, keep bool) error {
 	if !until(demoInvoices + demoLater) {
 		return stop()
 	}
-	c.say("Mirrored those too. Here is what you have now:\n")
+	c.say("Mirrored those too: %s. Here is what you have now:\n", roads(demoLater, before, sim.Stats()))
 	if err := c.showMirror(ctx, mirror); err != nil {
 		return err
 	}
@@ -153,6 +152,24 @@ func (c *command) runDemo(ctx context.Context, dir string, keep bool) error {
 	}
 	c.say("\nEverything stays in %s.\nLook around, then try:  ksefmirror --config %s status", dir, configuration)
 	return nil
+}
+
+// roads says in which way n invoices came between two states of the simulator. A
+// package without invoices has no part, and none of the demo has more than one.
+func roads(n int, before, after ksefsim.Stats) string {
+	packages, singly := len(after.Parts)-len(before.Parts), len(after.Downloads)-len(before.Downloads)
+	var ways []string
+	switch packages {
+	case 0:
+	case 1:
+		ways = append(ways, fmt.Sprintf("%d in one package", n-singly))
+	default:
+		ways = append(ways, fmt.Sprintf("%d in %d packages", n-singly, packages))
+	}
+	if singly > 0 {
+		ways = append(ways, fmt.Sprintf("%d one by one", singly))
+	}
+	return strings.Join(ways, ", ")
 }
 
 func (c *command) say(format string, args ...any) { _, _ = fmt.Fprintf(c.stdout, format+"\n", args...) }

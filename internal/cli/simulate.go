@@ -28,6 +28,7 @@ type simulated struct {
 	seed        uint64
 	limits      string
 	lag         time.Duration
+	partSize    int
 	adminFaults bool
 }
 
@@ -51,6 +52,7 @@ ones, and prints a configuration that mirrors them. Nothing is sent anywhere.`,
 	flags.Uint64Var(&s.seed, "seed", 1, "the same seed generates the same invoices")
 	flags.StringVar(&s.limits, "limits", "production", "production or off")
 	flags.DurationVar(&s.lag, "hwm-lag", 2*time.Second, "how far the high water mark lags behind now")
+	flags.IntVar(&s.partSize, "part-size", 0, "split packages into parts of at most this many `bytes` (default: as KSeF, 50 MB)")
 	flags.BoolVar(&s.adminFaults, "admin-faults", false, "let POST /admin/faults switch faults on")
 	return cmd
 }
@@ -62,7 +64,10 @@ func (s simulated) start(ctx context.Context) (sim *ksefsim.Server, address stri
 	if err != nil {
 		return nil, "", nil, err
 	}
-	options := ksefsim.Options{HWMLag: s.lag, AdminFaults: s.adminFaults, Everyone: owner}
+	if s.partSize < 0 {
+		return nil, "", nil, fmt.Errorf("--part-size %d: want a number of bytes", s.partSize)
+	}
+	options := ksefsim.Options{HWMLag: s.lag, PartSize: s.partSize, AdminFaults: s.adminFaults, Everyone: owner}
 	switch s.limits {
 	case "production":
 		options.Limits = ksef.DefaultLimits()
