@@ -141,6 +141,7 @@ func killRuns(w *world, task string, kills int, seed uint64, failed func() bool)
 // A run is killed at 100 random moments and started again each time: nothing is
 // lost, nothing is there twice, nothing is left over (Show 4).
 func TestKilledAtRandomMoments(t *testing.T) {
+	t.Parallel()
 	const mirrors = 4 // side by side, for a run mostly waits
 	kills := 100 / mirrors
 	if testing.Short() {

@@ -25,6 +25,9 @@ however it ends. One mirror's failure does not touch another's.`,
 			}
 			log := c.logger(loaded.Log)
 			log.Info("ksefmirror started", "version", buildVersion(), "mirrors", len(loaded.Mirrors))
+			for _, warning := range loaded.Warnings {
+				log.Warn("the configuration is unwise", "key", warning.Key, "value", warning.Value, "reason", warning.Want)
+			}
 			var jobs []daemon.Job
 			for _, m := range loaded.Mirrors {
 				jobs = append(jobs, daemon.Job{Name: m.Name, Interval: m.Interval, Open: opener(m, c, loaded)})
@@ -38,11 +41,12 @@ however it ends. One mirror's failure does not touch another's.`,
 
 func opener(m config.Mirror, c *command, loaded *config.Config) func(context.Context) (daemon.Mirror, error) {
 	log := c.logger(loaded.Log)
+	remind := reminder(m, log.With("mirror", m.Name)) // also when the mirror is opened anew, each notice once
 	return func(ctx context.Context) (daemon.Mirror, error) {
 		mirror, err := open(ctx, m, log, func(ksefsync.Progress) {})
 		if err != nil {
 			return nil, err // not mirror: a nil *Mirror in the interface would not be nil
 		}
-		return mirror, nil
+		return reminded{mirror, remind}, nil
 	}
 }

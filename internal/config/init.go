@@ -123,6 +123,7 @@ func render(options InitOptions, token string) ([]byte, error) {
 		"Environment": strconv.Quote(options.Environment),
 		"Context":     strconv.Quote(options.Context),
 		"Token":       strconv.Quote(token),
+		"Name":        options.Name,
 	}
 	if options.APIURL != "" {
 		values["APIURL"] = strconv.Quote(options.APIURL)
