@@ -398,6 +398,12 @@ func TestTrickyCases(t *testing.T) {
 		equal(t, "buyer", doc.Parties, []Party{{Kind: "buyer", Position: 1, Name: "Jan"}})
 		equal(t, "due, number", []any{doc.DueDates, doc.InvoiceNumber}, []any{[]DueDate{{Position: 1, Description: "14 dni"}}, "A/1"})
 	})
+	t.Run("18 parts that are there twice", func(t *testing.T) {
+		doc := mustParse(t, strings.Replace(fa3("", "<P_13_1>1.00</P_13_1>"), "</Fa>", "</Fa><Fa><P_13_1>2.00</P_13_1></Fa>", 1))
+		equal(t, "VAT rows, warnings", []any{doc.VATRows, doc.Warnings}, []any{[]VATRow{{Bucket: "standard", Net: stated(100)}}, []string{"Fa: only the first 1 are read"}})
+		doc = mustParse(t, fa3("", "<WarunkiTransakcji><Transport><Przewoznik/><Przewoznik/></Transport><Transport><Przewoznik/></Transport></WarunkiTransakcji>"))
+		equal(t, "carriers", doc.Parties, []Party{{Kind: "carrier", Position: 1}, {Kind: "carrier", Position: 2}})
+	})
 	t.Run("19 receipts of KSeF are not invoices", func(t *testing.T) {
 		for _, version := range []string{"v4-2", "v4-3"} {
 			doc, err := Parse([]byte(`<Potwierdzenie xmlns="http://upo.schematy.mf.gov.pl/KSeF/` + version + `"><NazwaPodmiotuPrzyjmujacego>środowisko testowe (TE)</NazwaPodmiotuPrzyjmujacego><Dokument/><Dokument/></Potwierdzenie>`))
@@ -444,7 +450,7 @@ func TestVATSummary(t *testing.T) {
 		var net, vat, pln int64
 		want := make([]VATRow, len(vatBuckets))
 		for i, b := range vatBuckets {
-			row := VATRow{Bucket: b.bucket, Field: b.net, Net: stated(int64(i+1) * 100)}
+			row := VATRow{Bucket: b.bucket, Net: stated(int64(i+1) * 100)}
 			net += row.Net.Value
 			fmt.Fprintf(&fa, "<%s>%d.00</%[1]s>", b.net, i+1)
 			if b.vat != "" {

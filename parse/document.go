@@ -128,9 +128,8 @@ type Party struct {
 	Address2  string
 	GLN       string
 
-	LegalID        string // PEF: the number in the register of companies, or what is written there
-	Endpoint       string // PEF: the electronic address
-	EndpointScheme string // of Endpoint, by the list EAS
+	LegalID  string // PEF: the number in the register of companies, or what is written there
+	Endpoint string // PEF: the electronic address with its scheme, as Peppol writes it: 9945:5265877635
 
 	MailCountry  string
 	MailAddress1 string
@@ -176,8 +175,7 @@ type Line struct {
 	Net              Minor
 	Gross            Minor
 	VAT              Minor
-	VATRate          string // as written: 23, 8, "0 WDT", zw, "np I", …; in PEF the percentage
-	VATCategory      string // PEF: S, Z, E, AE, K, G or O of UNCL 5305
+	VATRate          string // as written: 23, 8, "0 WDT", zw, "np I", …; in PEF the percentage, or the category of UNCL 5305 where it is not S: Z, E, AE, K, G or O
 	OSSRate          string
 	Annex15          bool
 	Excise           Minor
@@ -195,7 +193,6 @@ type VATRow struct {
 	// is sold outside of the country. FA_RR has rr alone. In PEF it is made of the
 	// category and the percentage, such as ubl:S:23.
 	Bucket string
-	Field  string // the field of its net amount, such as P_13_1
 	Net    Minor
 	VAT    Minor
 	VATPLN Minor
@@ -301,12 +298,12 @@ type Transport struct {
 
 // Note is a text that has no field of its own.
 type Note struct {
-	// Kind is description for a key and value of the issuer's (DodatkowyOpis; in PEF
-	// what describes an item); footer; registry for the numbers in the footer, with
-	// Key KRS, REGON, BDO or PelnaNazwa; batch; new_transport for a field of a new
-	// means of transport, with Key its name in the schema; line_info in FA(1);
-	// amount_in_words in FA_RR; in PEF note, customization, profile and classification
-	// (with Key the list of codes).
+	// Kind is note for a key and value of the issuer's (DodatkowyOpis; in PEF a
+	// cbc:Note, without a key); footer; registry for the numbers of one company in the
+	// footer (Rejestry), with its name for Key; batch; new_transport for a field of a
+	// new means of transport, with Key its name in the schema; line_info in FA(1);
+	// amount_in_words in FA_RR; in PEF item for what describes an item, customization,
+	// profile, and classification, with Key the list of codes.
 	Kind     string
 	Position int // 1.. within its Kind
 	Line     int // the number, as stated, of the line that it belongs to; 0: the document

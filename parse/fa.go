@@ -299,7 +299,7 @@ func (v *vatSummary) store(d *Document) {
 		if !row.Net.Stated && !row.VAT.Stated && !row.VATPLN.Stated {
 			continue
 		}
-		row.Bucket, row.Field = vatBuckets[i].bucket, vatBuckets[i].net
+		row.Bucket = vatBuckets[i].bucket
 		d.VATRows = append(d.VATRows, row)
 		v.net.add(row.Net)
 		v.vat.add(row.VAT)
@@ -386,7 +386,7 @@ func (r *reader) description(description *xmlquery.Node) {
 		return
 	}
 	defer r.leaveRow()
-	note := Note{Kind: "description", Position: r.position}
+	note := Note{Kind: "note", Position: r.position}
 	for n := range r.children(description) {
 		switch n.Data {
 		case "NrWiersza":
@@ -402,13 +402,21 @@ func (r *reader) description(description *xmlquery.Node) {
 
 func (r *reader) footer(footer *xmlquery.Node) {
 	for part := range r.children(footer) {
-		for n := range r.children(part) {
-			switch n.Data {
-			case "StopkaFaktury":
-				r.note(n, Note{Kind: "footer", Value: lines(n)})
-			case "PelnaNazwa", "KRS", "REGON", "BDO":
-				r.note(n, Note{Kind: "registry", Key: n.Data, Value: text(n)})
+		switch part.Data {
+		case "Informacje":
+			for n := range r.children(part) {
+				if n.Data == "StopkaFaktury" {
+					r.note(n, Note{Kind: "footer", Value: lines(n)})
+				}
 			}
+		case "Rejestry":
+			var numbers []string
+			for n := range r.children(part) {
+				if number := text(n); n.Data != "PelnaNazwa" && number != "" {
+					numbers = append(numbers, n.Data+" "+number) // KRS, REGON, BDO
+				}
+			}
+			r.note(part, Note{Kind: "registry", Key: r.childText(part, "PelnaNazwa"), Value: strings.Join(numbers, ", ")})
 		}
 	}
 }

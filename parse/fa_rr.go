@@ -37,7 +37,7 @@ func (r *reader) invoiceRR(invoice *xmlquery.Node) {
 		}
 	}
 	if d.Net.Stated || d.VAT.Stated || d.VATPLN.Stated {
-		d.VATRows = append(d.VATRows, VATRow{Bucket: "rr", Field: "P_11_1", Net: d.Net, VAT: d.VAT, VATPLN: d.VATPLN})
+		d.VATRows = append(d.VATRows, VATRow{Bucket: "rr", Net: d.Net, VAT: d.VAT, VATPLN: d.VATPLN})
 	}
 }
 

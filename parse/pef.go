@@ -315,7 +315,7 @@ func (r *reader) item(item *xmlquery.Node, line *Line) {
 		case "Name":
 			line.Name = text(n)
 		case "Description":
-			r.note(n, Note{Kind: "description", Line: line.Number, Value: lines(n)})
+			r.note(n, Note{Kind: "item", Line: line.Number, Value: lines(n)})
 		case "SellersItemIdentification":
 			line.ItemCode = r.childText(n, "ID")
 		case "StandardItemIdentification":
@@ -325,12 +325,9 @@ func (r *reader) item(item *xmlquery.Node, line *Line) {
 				r.note(n, Note{Kind: "classification", Line: line.Number, Key: attribute(code, "listID"), Value: text(code)})
 			}
 		case "AdditionalItemProperty":
-			r.note(n, Note{Kind: "description", Line: line.Number, Key: r.childText(n, "Name"), Value: r.childText(n, "Value")})
+			r.note(n, Note{Kind: "item", Line: line.Number, Key: r.childText(n, "Name"), Value: r.childText(n, "Value")})
 		case "ClassifiedTaxCategory":
-			line.VATCategory = r.childText(n, "ID")
-			if percent := r.child(n, "Percent"); percent != nil {
-				line.VATRate = r.decimal(percent)
-			}
+			line.VATRate = r.ublRate(n)
 		}
 	}
 }
@@ -434,20 +431,10 @@ func (r *reader) taxTotal(taxTotal *xmlquery.Node) ublTax {
 			tax.currency = attribute(n, "currencyID")
 			tax.amount, _ = r.amount(n)
 		case "TaxSubtotal":
-			category := r.childText(n, "TaxCategory", "ID")
-			bucket := "ubl:" + category
-			if percent := r.child(n, "TaxCategory", "Percent"); percent != nil {
-				bucket += ":" + r.decimal(percent)
-			}
-			switch category { // UNCL 5305
-			case "E":
-				tax.exempt = true
-				tax.exemptBasis = r.childText(n, "TaxCategory", "TaxExemptionReason")
-				if tax.exemptBasis == "" {
-					tax.exemptBasis = r.childText(n, "TaxCategory", "TaxExemptionReasonCode")
-				}
-			case "AE":
-				tax.reverseCharge = true
+			bucket := "ubl"
+			if category := r.child(n, "TaxCategory"); category != nil {
+				bucket = r.ublBucket(category)
+				r.ublExemption(category, &tax)
 			}
 			i := slices.IndexFunc(tax.rows, func(row VATRow) bool { return row.Bucket == bucket })
 			if i < 0 {
@@ -456,7 +443,7 @@ func (r *reader) taxTotal(taxTotal *xmlquery.Node) ublTax {
 					continue
 				}
 				i = len(tax.rows)
-				tax.rows = append(tax.rows, VATRow{Bucket: bucket, Field: "TaxSubtotal"})
+				tax.rows = append(tax.rows, VATRow{Bucket: bucket})
 				sums = append(sums, struct{ net, vat total }{})
 			}
 			sums[i].net.addFrom(r, r.child(n, "TaxableAmount"))
@@ -467,6 +454,43 @@ func (r *reader) taxTotal(taxTotal *xmlquery.Node) ublTax {
 		tax.rows[i].Net, tax.rows[i].VAT = sums[i].net.minor(), sums[i].vat.minor()
 	}
 	return tax
+}
+
+// ublBucket names the bucket of a category (UNCL 5305) and its percentage.
+func (r *reader) ublBucket(category *xmlquery.Node) string {
+	bucket := "ubl:" + r.childText(category, "ID")
+	if percent := r.child(category, "Percent"); percent != nil {
+		bucket += ":" + r.decimal(percent)
+	}
+	return bucket
+}
+
+// ublRate names the rate of a line as FA would: by the percentage, or by the code of
+// a category that has none.
+func (r *reader) ublRate(category *xmlquery.Node) string {
+	_, code, _ := strings.Cut(r.ublBucket(category), ":")
+	code, percent, _ := strings.Cut(code, ":")
+	switch {
+	case code == "S" || code == "":
+		return percent
+	case percent == "" || percent == "0":
+		return code
+	default:
+		return code + " " + percent
+	}
+}
+
+func (r *reader) ublExemption(category *xmlquery.Node, tax *ublTax) {
+	switch r.childText(category, "ID") {
+	case "E":
+		tax.exempt = true
+		tax.exemptBasis = r.childText(category, "TaxExemptionReason")
+		if tax.exemptBasis == "" {
+			tax.exemptBasis = r.childText(category, "TaxExemptionReasonCode")
+		}
+	case "AE":
+		tax.reverseCharge = true
+	}
 }
 
 // maxBuckets of one VAT summary are read: there are seven categories and few rates.

@@ -24,7 +24,7 @@ func (r *reader) ublParty(party *xmlquery.Node, kind string) {
 	for n := range r.children(party) {
 		switch n.Data {
 		case "EndpointID":
-			p.Endpoint, p.EndpointScheme = text(n), attribute(n, "schemeID")
+			p.Endpoint = strings.TrimPrefix(attribute(n, "schemeID")+":"+text(n), ":")
 		case "PartyIdentification":
 			r.partyIdentification(n, &p)
 		case "PartyName":

@@ -187,7 +187,7 @@ func dueDates(d *Document) []any {
 }
 
 func descriptions(d *Document) []any {
-	return list(d.Notes, func(n Note) bool { return n.Kind == "description" }, func(n Note) any {
+	return list(d.Notes, func(n Note) bool { return n.Kind == "note" }, func(n Note) any {
 		line := any(nil)
 		if n.Line > 0 {
 			line = strconv.Itoa(n.Line)
@@ -224,14 +224,15 @@ func fa(d *Document) map[string]any {
 	}
 	net, vat, vatPLN := map[string]any{}, map[string]any{}, map[string]any{}
 	for _, row := range d.VATRows {
-		field := strings.Replace(row.Field, "P_13", "P_14", 1)
-		for _, amount := range []struct {
-			to   map[string]any
-			name string
-			Minor
-		}{{net, row.Field, row.Net}, {vat, field, row.VAT}, {vatPLN, field + "W", row.VATPLN}} {
-			if amount.Stated {
-				amount.to[amount.name] = render(amount.Value)
+		for _, fields := range vatBuckets {
+			for _, amount := range []struct {
+				to   map[string]any
+				name string
+				Minor
+			}{{net, fields.net, row.Net}, {vat, fields.vat, row.VAT}, {vatPLN, fields.vatPLN, row.VATPLN}} {
+				if amount.Stated && fields.bucket == row.Bucket {
+					amount.to[amount.name] = render(amount.Value)
+				}
 			}
 		}
 	}
@@ -328,7 +329,7 @@ func rr(d *Document) map[string]any {
 func pef(d *Document) map[string]any {
 	party := func(kind string) map[string]any {
 		p := partyOf(d, kind)
-		return map[string]any{"name": p.Name, "tax_id": p.IDCountry + p.ID, "legal_id": p.LegalID, "endpoint": p.Endpoint, "country": p.Country}
+		return map[string]any{"name": p.Name, "tax_id": p.IDCountry + p.ID, "legal_id": p.LegalID, "endpoint": p.Endpoint[strings.Index(p.Endpoint, ":")+1:], "country": p.Country}
 	}
 	text := func(kind string) any {
 		for _, n := range d.Notes {
