@@ -52,6 +52,7 @@ func (w *world) hour() (stored int) {
 // by 95 % of the packages that KSeF makes in an hour, full ones, and without one
 // answer 429. At KSeF's own size of a package that is 200,000 invoices an hour.
 func TestBackfillUsesTheHour(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	const perHour, perPackage = 20, 50
 	for name, roles := range map[string][]string{"one role": {"buyer"}, "all roles": roles} {

@@ -168,6 +168,7 @@ func TestKilledAtRandomMoments(t *testing.T) {
 
 // The same harness must catch a commit in the wrong order, or it proves nothing.
 func TestKilledCatchesWrongOrder(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	w := newCrashWorld(t)
 	seen := &recorder{TB: t}
@@ -246,6 +247,7 @@ func readOnce(dsn string) error {
 // (Show 6). It has a busy timeout, as README.md asks of readers: for a moment at
 // each start SQLite goes through the log alone.
 func TestForeignReader(t *testing.T) {
+	slow(t)
 	w := newWorld(t, ksefsim.Options{})
 	w.add(w.generate(20, time.Hour, 31)...)
 	w.mustCycle()

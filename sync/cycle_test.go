@@ -62,6 +62,7 @@ func TestMirrorsEverythingOnce(t *testing.T) {
 // The hour's budget ends a cycle half-way; the next ones go on from there and
 // never ask for an invoice twice (Show 3).
 func TestProductionLimits(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	w := newWorld(t, ksefsim.Options{Limits: ksef.DefaultLimits()})
 	w.singly()
@@ -108,6 +109,7 @@ func TestProductionLimits(t *testing.T) {
 // A restart loop must not use up more than the hour allows (scenario 43), and a
 // wrong local clock must not either (13).
 func TestScenario43RestartLoop(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	w := newWorld(t, ksefsim.Options{Limits: ksef.DefaultLimits()})
 	w.add(w.generate(50, time.Hour, 4)...)

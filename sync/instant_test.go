@@ -132,6 +132,7 @@ func TestScenario17FullSize(t *testing.T) {
 
 // Scenario 18 in small: however the packages end, all of an instant comes by them.
 func TestScenario18Crowded(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	for name, o := range map[string]ksefsim.Options{
 		"by count":         {PageCap: 300, PackageCap: 80},
@@ -159,6 +160,7 @@ func TestScenario18Crowded(t *testing.T) {
 // holds the watermark, loudly; what comes behind it and the other roles are
 // mirrored, and the packages for it are not asked for again before the next day.
 func TestScenario18Alike(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	w := newWorld(t, ksefsim.Options{PackageCap: 100, Everyone: company})
 	w.options.Since = start.Add(-48 * time.Hour)
@@ -212,6 +214,7 @@ func TestScenario18Alike(t *testing.T) {
 // Filters that KSeF refuses, or that lose invoices, must not pass for complete.
 // Once they work, the instant is mirrored and the watermark goes on.
 func TestInstantWithUnusableFilters(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	why := map[string]string{"refused": "refuses the filter", "losing": "in none of the parts"}
 	for name, amount := range map[string]func(rw http.ResponseWriter, filter map[string]any) bool{
@@ -273,6 +276,7 @@ func TestInstantWithUnusableFilters(t *testing.T) {
 // The hour's packages do not suffice for an instant: the next cycles go on where
 // the limits ended it. One that began anew each time would never come to an end.
 func TestScenario18OverHours(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	limits := ksef.DefaultLimits()
 	limits[ksef.GroupExport] = ksef.Limit{PerSecond: 4, PerMinute: 4, PerHour: 4}
@@ -305,6 +309,7 @@ func TestScenario27SlowInstant(t *testing.T) {
 // Scenario 26 at an instant: wherever the process ends between its parts, nothing
 // is passed over, and the next one completes it.
 func TestScenario26CrashAtInstant(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	for n := 0; ; n += 5 {
 		w := newWorld(t, ksefsim.Options{PackageCap: 50, Everyone: company})
@@ -374,6 +379,7 @@ func TestResumedPartMovesNothing(t *testing.T) {
 // Scenario 20: without packages an instant comes page by page; a row comes on two
 // of them and another on none.
 func TestScenario20PageShift(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	pages := func(t *testing.T) *world {
 		w := newWorld(t, ksefsim.Options{Everyone: company})
@@ -424,6 +430,7 @@ func TestScenario20PageShift(t *testing.T) {
 // Scenario 21: the high water mark changes between two pages, and with it the
 // rows: all is read again.
 func TestScenario21MarkChanges(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	w := newWorld(t, ksefsim.Options{Everyone: company})
 	w.options.Roles = []string{"buyer"}
@@ -452,6 +459,7 @@ func TestScenario21MarkChanges(t *testing.T) {
 // Scenario 22: KSeF never says that it truncates, and refuses the page that begins
 // at its limit. By packages the instant is narrowed until it fits.
 func TestScenario22BeyondLastPage(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	w := crowded(t, 1300, ksefsim.Options{PackageCap: 500})
 	w.options.Roles = []string{"buyer", "third_party"}
@@ -484,6 +492,7 @@ func TestScenario22BeyondLastPage(t *testing.T) {
 // One invoice in quarantine at a crowded instant is tried again by itself, not
 // with all of the instant.
 func TestRetryAtCrowdedInstant(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	w := crowded(t, 600, ksefsim.Options{PackageCap: 80})
 	w.options.Roles = []string{"buyer"}

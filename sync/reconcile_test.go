@@ -114,6 +114,7 @@ const (
 // When nothing is wrong, KSeF's figures are ours, month by month and to the
 // grosz, and nothing is stored, marked or announced.
 func TestReconcileNothingWrong(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	w := newWorld(t, ksefsim.Options{})
 	w.add(w.generate(400, 250*24*time.Hour, 80)...)
@@ -188,6 +189,7 @@ func (w *world) sameSums(role string, r ksefsync.RoleReconciliation) {
 // Scenario 2: an invoice appears below a mark that KSeF had promised. It is
 // stored, announced once, counted, and the role does not move.
 func TestScenario02LateBelowTheMark(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	for name, n := range map[string]int{"few, one by one": 3, "many, by a package": 40} {
 		t.Run(name, func(t *testing.T) {
@@ -234,6 +236,7 @@ func TestScenario02LateBelowTheMark(t *testing.T) {
 // one; one that KSeF does not serve waits in quarantine and holds the watermark,
 // since it is not complete.
 func TestReconcileRoleAndUnserved(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	w := newWorld(t, ksefsim.Options{})
 	w.add(w.generate(300, 20*24*time.Hour, 83)...)
@@ -304,6 +307,7 @@ func (w *world) open() *ksefsync.Mirror {
 // Scenario 68: KSeF no longer lists an invoice. It stays, marked and announced
 // once, until it is listed again, be it in a reconciliation or in a cycle.
 func TestScenario68Hidden(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	w := newWorld(t, ksefsim.Options{})
 	w.add(w.generate(100, 20*24*time.Hour, 85)...)
@@ -369,6 +373,7 @@ func TestReconcileChanged(t *testing.T) {
 // However KSeF's list comes, in several windows, in truncated packages or in
 // pages, at instants with more rows than those, the same is found.
 func TestReconcileLarge(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	for name, test := range map[string]struct {
 		options ksefsim.Options
@@ -554,6 +559,7 @@ func TestReconcileBadPackages(t *testing.T) {
 // A reconciliation that is stopped at any request, and a new one in its place,
 // lose nothing and find the same; what was late is announced and counted once.
 func TestReconcileStoppedAnywhere(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	t.Run("single downloads", func(t *testing.T) { stopAnywhere(t, 12) })
 	t.Run("a package", func(t *testing.T) { stopAnywhere(t, 30) })

@@ -359,3 +359,12 @@ func withBody(r *http.Request, body []byte) *http.Request {
 	again.Body = io.NopCloser(bytes.NewReader(body))
 	return again
 }
+
+// slow leaves a test out of the short run, which is the race detector's: it makes
+// them several times slower, and others run the same goroutines.
+func slow(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("left out of the short run")
+	}
+}
