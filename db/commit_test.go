@@ -112,7 +112,6 @@ func TestCommitKeepsEveryField(t *testing.T) {
 	var n int64 = 1000
 	doc := &parse.Document{}
 	fill(reflect.ValueOf(doc).Elem(), &n)
-	doc.Form = "UNKNOWN" // the namespace of others is not kept
 	doc.Notes[1].Value = strings.Repeat("ż", sharedText)
 	doc.Parties[0].Kind, doc.Parties[1].Kind = "seller", "buyer"
 	doc.Parties[1].IDType = "Nip"
@@ -204,6 +203,28 @@ func TestCommitKeepsEveryField(t *testing.T) {
 		for i := range rows.Len() {
 			compare(fmt.Sprintf("%s ORDER BY %s LIMIT 1 OFFSET %d", query, key, i), wantColumns(rows.Index(i), renamed))
 		}
+	}
+}
+
+// The namespace of a form is in the view without being in the row; another is in both.
+func TestNamespaces(t *testing.T) {
+	d := newTest(t)
+	for i, code := range []string{"FA (3)", "FA (2)", "FA (1)", "FA_RR (1)", "PEF (3)", "PEF_KOR (3)", "FA (4)"} {
+		for j, namespace := range []string{parse.NamespaceOf(code), "urn:of-a-draft"} {
+			in := testInvoice(2*i + j)
+			in.Document.FormCode, in.Document.Namespace = code, namespace
+			commit(t, d, Batch{Role: "seller", Invoices: []Invoice{in}})
+			var want any = namespace
+			if namespace == "" {
+				want = nil
+			}
+			if got := value[any](t, d, "SELECT xml_namespace FROM v_invoices WHERE ksef_number = ?", in.KSeFNumber); got != want {
+				t.Errorf("%s: %v, want %v", code, got, want)
+			}
+		}
+	}
+	if n := value[int](t, d, "SELECT count(xml_namespace) FROM invoices"); n != 7 {
+		t.Errorf("%d rows have a namespace of their own", n)
 	}
 }
 

@@ -210,9 +210,9 @@ func invoiceColumns(in *Invoice, doc *parse.Document, status, problems string, n
 			lines++
 		}
 	}
-	// The namespace of a known form is that of its code, and not worth its room.
+	// The view knows the namespace of a form; here it would take the room of a line.
 	namespace := doc.Namespace
-	if doc.Form != "UNKNOWN" {
+	if namespace == parse.NamespaceOf(doc.FormCode) {
 		namespace = ""
 	}
 	// An unread document says nothing, not "no".

@@ -153,10 +153,8 @@ func commonColumns() map[string]string {
 		"root":         `json_quote(CASE i.form WHEN 'PEF' THEN 'Invoice' WHEN 'PEF_KOR' THEN 'CreditNote' ELSE 'Faktura' END)`,
 		"form":         `json_quote(CASE i.form WHEN 'FA' THEN 'FA' || substr(i.form_code, 5, 1) WHEN 'FA_RR' THEN 'RR' ELSE i.form END)`,
 		"form_variant": "json_quote(substr(i.form_code, 5, 1))", "schema_version": text1("i.form_version"),
-		"namespace": `json_quote(CASE i.form_code WHEN 'FA (1)' THEN 'http://crd.gov.pl/wzor/2021/11/29/11089/' WHEN 'FA (2)' THEN 'http://crd.gov.pl/wzor/2023/06/29/12648/'
-			WHEN 'FA (3)' THEN 'http://crd.gov.pl/wzor/2025/06/25/13775/' WHEN 'FA_RR (1)' THEN 'http://crd.gov.pl/wzor/2026/03/06/14189/'
-			WHEN 'PEF (3)' THEN 'urn:oasis:names:specification:ubl:schema:xsd:Invoice-2' WHEN 'PEF_KOR (3)' THEN 'urn:oasis:names:specification:ubl:schema:xsd:CreditNote-2' END)`,
-		"gross": amount("i.gross_minor"), "net_total": amount("i.net_minor"), "vat_total": amount("i.vat_minor"), "vat_pln_total": amount("i.vat_pln_minor"),
+		"namespace": text1("i.xml_namespace"),
+		"gross":     amount("i.gross_minor"), "net_total": amount("i.net_minor"), "vat_total": amount("i.vat_minor"), "vat_pln_total": amount("i.vat_pln_minor"),
 		"corrected_invoices": all("json_object('number', x.number, 'issue_date', x.issue_date, 'ksef_number', x.ksef_number, 'outside_ksef', json("+truth("x.outside_ksef")+"))", "invoice_references", "AND x.relation = 'corrects' ORDER BY x.position"),
 		"line_count":         "(SELECT count(*) FROM invoice_lines x WHERE x.invoice_id = i.id AND x.kind = 'line')",
 		"line_sale_dates":    distinct("x.sale_date"),

@@ -10,15 +10,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-const (
-	namespaceFA1    = "http://crd.gov.pl/wzor/2021/11/29/11089/"
-	namespaceFA2    = "http://crd.gov.pl/wzor/2023/06/29/12648/"
-	namespaceFA3    = "http://crd.gov.pl/wzor/2025/06/25/13775/"
-	namespaceRR     = "http://crd.gov.pl/wzor/2026/03/06/14189/"
-	namespacePEF    = "urn:oasis:names:specification:ubl:schema:xsd:Invoice-2"
-	namespacePEFKOR = "urn:oasis:names:specification:ubl:schema:xsd:CreditNote-2"
-)
-
 // fa3 is an FA(3) invoice with the given parties (and what else stands outside of
 // Fa) and the given content of Fa.
 func fa3(parties, fa string) string {

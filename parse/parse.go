@@ -71,21 +71,50 @@ type form struct {
 // prefix is the issuer's choice, and FA_RR has the root name of FA.
 func formOf(root *xmlquery.Node) form {
 	switch root.NamespaceURI + " " + root.Data {
-	case "http://crd.gov.pl/wzor/2025/06/25/13775/ Faktura":
+	case namespaceFA3 + " Faktura":
 		return form{"FA", "FA (3)", (*reader).faktura}
-	case "http://crd.gov.pl/wzor/2023/06/29/12648/ Faktura":
+	case namespaceFA2 + " Faktura":
 		return form{"FA", "FA (2)", (*reader).faktura}
-	case "http://crd.gov.pl/wzor/2021/11/29/11089/ Faktura":
+	case namespaceFA1 + " Faktura":
 		return form{"FA", "FA (1)", (*reader).faktura}
-	case "http://crd.gov.pl/wzor/2026/03/06/14189/ Faktura",
-		"http://crd.gov.pl/wzor/2026/02/17/14164/ Faktura":
+	case namespaceRR + " Faktura", "http://crd.gov.pl/wzor/2026/02/17/14164/ Faktura":
 		return form{"FA_RR", "FA_RR (1)", (*reader).faktura}
-	case "urn:oasis:names:specification:ubl:schema:xsd:Invoice-2 Invoice":
+	case namespacePEF + " Invoice":
 		return form{"PEF", "PEF (3)", (*reader).ubl}
-	case "urn:oasis:names:specification:ubl:schema:xsd:CreditNote-2 CreditNote":
+	case namespacePEFKOR + " CreditNote":
 		return form{"PEF_KOR", "PEF_KOR (3)", (*reader).ubl}
 	default:
 		return form{name: "UNKNOWN"}
+	}
+}
+
+const (
+	namespaceFA1    = "http://crd.gov.pl/wzor/2021/11/29/11089/"
+	namespaceFA2    = "http://crd.gov.pl/wzor/2023/06/29/12648/"
+	namespaceFA3    = "http://crd.gov.pl/wzor/2025/06/25/13775/"
+	namespaceRR     = "http://crd.gov.pl/wzor/2026/03/06/14189/"
+	namespacePEF    = "urn:oasis:names:specification:ubl:schema:xsd:Invoice-2"
+	namespacePEFKOR = "urn:oasis:names:specification:ubl:schema:xsd:CreditNote-2"
+)
+
+// NamespaceOf gives the XML namespace of a form by its code, such as "FA (3)", or ""
+// for another code. Drafts of a form had others.
+func NamespaceOf(formCode string) string {
+	switch formCode {
+	case "FA (1)":
+		return namespaceFA1
+	case "FA (2)":
+		return namespaceFA2
+	case "FA (3)":
+		return namespaceFA3
+	case "FA_RR (1)":
+		return namespaceRR
+	case "PEF (3)":
+		return namespacePEF
+	case "PEF_KOR (3)":
+		return namespacePEFKOR
+	default:
+		return ""
 	}
 }
 

@@ -218,6 +218,8 @@ CREATE TABLE attachments(
   UNIQUE(invoice_id, position)
 ) STRICT;
 
+-- invoices.xml_namespace is NULL where it is the one of the form.
+
 -- One row for each invoice: all that is known of it, its roles, and its totals
 -- as decimal text.
 CREATE VIEW v_invoices AS
@@ -226,7 +228,16 @@ SELECT
   (SELECT group_concat(o.role) FROM (SELECT r.role FROM invoice_roles r WHERE r.invoice_id = i.id ORDER BY r.role) o) AS roles,
   i.api_invoice_type, i.invoicing_mode, i.invoicing_at, i.acquired_at, i.stored_at, i.received_date,
   i.api_net_minor, i.api_vat_pln_minor, i.api_gross_minor, i.invoice_hash, i.corrected_offline_hash,
-  i.form, i.form_code, i.form_version, i.xml_namespace, i.invoice_type, i.is_correction,
+  i.form, i.form_code, i.form_version,
+  coalesce(i.xml_namespace, CASE WHEN i.form <> 'UNKNOWN' THEN CASE i.form_code
+    WHEN 'FA (3)' THEN 'http://crd.gov.pl/wzor/2025/06/25/13775/'
+    WHEN 'FA (2)' THEN 'http://crd.gov.pl/wzor/2023/06/29/12648/'
+    WHEN 'FA (1)' THEN 'http://crd.gov.pl/wzor/2021/11/29/11089/'
+    WHEN 'FA_RR (1)' THEN 'http://crd.gov.pl/wzor/2026/03/06/14189/'
+    WHEN 'PEF (3)' THEN 'urn:oasis:names:specification:ubl:schema:xsd:Invoice-2'
+    WHEN 'PEF_KOR (3)' THEN 'urn:oasis:names:specification:ubl:schema:xsd:CreditNote-2'
+  END END) AS xml_namespace,
+  i.invoice_type, i.is_correction,
   i.invoice_number, i.issue_date, i.issue_place, i.created_at, i.system_info,
   i.sale_date, i.period_from, i.period_to, i.tax_date, i.currency, i.exchange_rate,
   i.gross_minor, i.net_minor, i.vat_minor, i.vat_pln_minor,
