@@ -116,9 +116,10 @@ const (
 func (d *DB) Commit(ctx context.Context, b Batch) error {
 	return d.transaction(ctx, "store invoices in", func(ctx context.Context, tx *sql.Tx) error {
 		now := moment(d.now())
+		texts := make(map[string]struct{})
 		for i := range b.Invoices {
 			// Its rows take as much memory as its document: those of one at a time.
-			if err := d.store(ctx, tx, &b.Invoices[i], b.Role); err != nil {
+			if err := d.store(ctx, tx, &b.Invoices[i], b.Role, texts); err != nil {
 				return fmt.Errorf("invoice %s: %w", b.Invoices[i].KSeFNumber, err)
 			}
 		}
@@ -176,11 +177,13 @@ func (d *DB) stored(ctx context.Context, tx *sql.Tx, number string) (id int64, h
 	return id, hash, err
 }
 
-func (d *DB) store(ctx context.Context, tx *sql.Tx, in *Invoice, role string) error {
+// store keeps in texts the long texts that this transaction has stored.
+func (d *DB) store(ctx context.Context, tx *sql.Tx, in *Invoice, role string, texts map[string]struct{}) error {
 	r, err := d.rowsOf(in, role)
 	if err != nil {
 		return err
 	}
+	r.stored = texts
 	id, err := d.insert(ctx, tx, in.KSeFNumber, r)
 	if errors.Is(err, errStored) {
 		var hash string
@@ -232,9 +235,13 @@ func (d *DB) insertInvoice(ctx context.Context, tx *sql.Tx, r invoiceRows) (int6
 		return 0, err
 	}
 	for _, text := range r.texts {
+		if _, is := r.stored[text]; is {
+			continue
+		}
 		if _, err := d.exec(ctx, tx, insertText, textID(text), text); err != nil {
 			return id, err
 		}
+		r.stored[text] = struct{}{}
 	}
 	for _, child := range r.children {
 		if err := d.insertChildren(ctx, tx, id, child); err != nil {

@@ -54,7 +54,8 @@ type invoiceRows struct {
 	hash, role      string
 	invoice         []any // the values of its row
 	children        []rows
-	texts           []string // what the children refer to in the table texts
+	texts           []string            // what the children refer to in the table texts
+	stored          map[string]struct{} // those that are there for sure
 	size            int
 	sum             [sha256.Size]byte
 	packed          []byte
