@@ -1,6 +1,7 @@
 package db
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -33,6 +34,9 @@ func fill(v reflect.Value, n *int64) {
 		for i := range v.Len() {
 			fill(v.Index(i), n)
 		}
+	case v.Kind() == reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		fill(v.Elem(), n)
 	case v.Kind() == reflect.Struct:
 		for i := range v.NumField() {
 			fill(v.Field(i), n)
@@ -61,6 +65,12 @@ func wantColumns(v reflect.Value, renamed map[string]string) map[string]any {
 			want[name] = int64(field)
 		case bool:
 			want[name] = int64(1)
+		case *parse.Block:
+			block, err := json.Marshal(field)
+			if err != nil {
+				panic(err)
+			}
+			want[name] = string(block)
 		}
 	}
 	return want
@@ -102,6 +112,7 @@ func TestCommitKeepsEveryField(t *testing.T) {
 	var n int64 = 1000
 	doc := &parse.Document{}
 	fill(reflect.ValueOf(doc).Elem(), &n)
+	doc.Notes[1].Value = strings.Repeat("ż", sharedText)
 	doc.Parties[0].Kind, doc.Parties[1].Kind = "seller", "buyer"
 	doc.Parties[1].IDType = "Nip"
 	doc.Lines[0].Kind = "line"
@@ -126,7 +137,7 @@ func TestCommitKeepsEveryField(t *testing.T) {
 	seller, buyer := doc.Parties[0], doc.Parties[1]
 	want := wantColumns(reflect.ValueOf(*doc), map[string]string{
 		"Namespace": "xml_namespace", "VATPLN": "vat_pln", "VAT": "vat", "Parties": "", "Lines": "", "VATRows": "", "Warnings": "",
-		"BuyerVATGroup": "buyer_vat_group", "PaymentKSeFID": "payment_ksef_id",
+		"BuyerVATGroup": "buyer_vat_group", "PaymentKSeFID": "payment_ksef_id", "NetPLN": "net_pln", "GrossPLN": "gross_pln", "TaxCurrencyVAT": "tax_currency_vat",
 	})
 	for name, value := range map[string]any{
 		"ksef_number": in.KSeFNumber, "api_invoice_type": "Vat", "invoicing_mode": "Online",
@@ -155,12 +166,146 @@ func TestCommitKeepsEveryField(t *testing.T) {
 	for i, line := range doc.Lines {
 		renamed := map[string]string{"Number": "line_number", "UID": "line_uid", "PKWiU": "pkwiu", "VATRate": "vat_rate", "OSSRate": "oss_rate"}
 		want := wantColumns(reflect.ValueOf(line), renamed)
-		compare(fmt.Sprintf("SELECT * FROM invoice_lines ORDER BY id LIMIT 1 OFFSET %d", i), want)
+		compare(fmt.Sprintf("SELECT * FROM invoice_lines ORDER BY position LIMIT 1 OFFSET %d", i), want)
 		compare(fmt.Sprintf("SELECT * FROM v_lines ORDER BY position LIMIT 1 OFFSET %d", i), want)
 	}
 	for i, row := range doc.VATRows {
-		want := wantColumns(reflect.ValueOf(row), map[string]string{"Field": "source_field", "VAT": "vat", "VATPLN": "vat_pln"})
-		compare(fmt.Sprintf("SELECT * FROM vat_summary ORDER BY source_field LIMIT 1 OFFSET %d", i), want)
+		want := wantColumns(reflect.ValueOf(row), map[string]string{"VAT": "vat", "VATPLN": "vat_pln"})
+		compare(fmt.Sprintf("SELECT * FROM vat_summary ORDER BY bucket LIMIT 1 OFFSET %d", i), want)
+	}
+	for table, list := range map[string]any{
+		"invoice_references": doc.References, "correction_states": doc.CorrectionStates, "payments": doc.Payments, "due_dates": doc.DueDates,
+		"bank_accounts": doc.Accounts, "adjustments": doc.Adjustments, "related_documents": doc.RelatedDocuments, "transports": doc.Transports,
+		"invoice_notes": doc.Notes, "attachments": doc.Attachments,
+	} {
+		renamed := map[string]string{
+			"KSeFNumber": "ksef_number", "OutsideKSeF": "outside_ksef", "TaxCurrencyVAT": "tax_currency_vat", "SWIFT": "swift", "MIME": "mime", "SHA256": "sha256", "URI": "uri", "Block": "content_json",
+		}
+		switch table {
+		case "bank_accounts":
+			renamed["Number"] = "account"
+		case "adjustments":
+			renamed["Line"] = "line_position"
+		case "invoice_notes":
+			renamed["Line"] = "line_number"
+		case "transports":
+			renamed["From"], renamed["Via"], renamed["To"] = "from_address", "via_address", "to_address"
+		}
+		key := "position"
+		if table == "correction_states" {
+			key = "bucket"
+		}
+		query := "SELECT * FROM " + table
+		if table == "invoice_notes" {
+			query = "SELECT kind, position, line_number, key, coalesce(n.value, t.value) AS value FROM invoice_notes n LEFT JOIN texts t ON t.id = n.text_id"
+		}
+		rows := reflect.ValueOf(list)
+		for i := range rows.Len() {
+			compare(fmt.Sprintf("%s ORDER BY %s LIMIT 1 OFFSET %d", query, key, i), wantColumns(rows.Index(i), renamed))
+		}
+	}
+}
+
+// The namespace of a form is in the view without being in the row; another is in both.
+func TestNamespaces(t *testing.T) {
+	d := newTest(t)
+	for i, code := range []string{"FA (3)", "FA (2)", "FA (1)", "FA_RR (1)", "PEF (3)", "PEF_KOR (3)", "FA (4)"} {
+		for j, namespace := range []string{parse.NamespaceOf(code), "urn:of-a-draft"} {
+			in := testInvoice(2*i + j)
+			in.Document.FormCode, in.Document.Namespace = code, namespace
+			commit(t, d, Batch{Role: "seller", Invoices: []Invoice{in}})
+			var want any = namespace
+			if namespace == "" {
+				want = nil
+			}
+			if got := value[any](t, d, "SELECT xml_namespace FROM v_invoices WHERE ksef_number = ?", in.KSeFNumber); got != want {
+				t.Errorf("%s: %v, want %v", code, got, want)
+			}
+		}
+	}
+	if n := value[int](t, d, "SELECT count(xml_namespace) FROM invoices"); n != 7 {
+		t.Errorf("%d rows have a namespace of their own", n)
+	}
+}
+
+func TestDueDates(t *testing.T) {
+	for _, test := range []struct {
+		name, first, last string
+		terms             []parse.DueDate
+		rows              int
+	}{
+		{"one date", "2026-11-19", "2026-11-19", []parse.DueDate{{Position: 1, Date: "2026-11-19"}}, 0},
+		{"one date twice", "2026-11-19", "2026-11-19", []parse.DueDate{{Position: 1, Date: "2026-11-19"}, {Position: 2, Date: "2026-11-19"}}, 0},
+		{"two dates", "2026-11-19", "2026-12-19", []parse.DueDate{{Position: 1, Date: "2026-11-19"}, {Position: 2, Date: "2026-12-19"}}, 2},
+		{"a date described", "2026-11-19", "2026-11-19", []parse.DueDate{{Position: 1, Date: "2026-11-19", Description: "half"}}, 1},
+		{"a description", "", "", []parse.DueDate{{Position: 1, Description: "14 days from delivery"}}, 1},
+		{"nothing", "", "", nil, 0},
+	} {
+		d := newTest(t)
+		in := testInvoice(0)
+		in.Document.FirstDueDate, in.Document.LastDueDate, in.Document.DueDates = test.first, test.last, test.terms
+		commit(t, d, Batch{Role: "seller", Invoices: []Invoice{in}})
+		if rows := value[int](t, d, "SELECT count(*) FROM due_dates"); rows != test.rows {
+			t.Errorf("%s: %d rows, want %d", test.name, rows, test.rows)
+		}
+	}
+}
+
+// Long texts are kept once, and two of them never under one key.
+func TestTexts(t *testing.T) {
+	d := newTest(t)
+	footer, other := strings.Repeat("a", sharedText), strings.Repeat("b", sharedText)
+	invoices := testInvoices(0, 3)
+	for i := range invoices {
+		invoices[i].Document.Notes = []parse.Note{{Kind: "footer", Position: 1, Value: footer}, {Kind: "note", Position: 1, Value: footer[1:]}}
+	}
+	commit(t, d, Batch{Role: "seller", Invoices: invoices})
+	if n := value[int](t, d, "SELECT count(*) FROM texts"); n != 1 {
+		t.Errorf("%d texts", n)
+	}
+	if _, err := d.write.Exec("INSERT INTO texts(id, value) VALUES(?, ?)", textID(other), "of another text, with the same key"); err != nil {
+		t.Fatal(err)
+	}
+	in := testInvoice(3)
+	in.Document.Notes = []parse.Note{{Kind: "footer", Position: 1, Value: other}}
+	again := testInvoice(4)
+	again.Document.Notes = in.Document.Notes
+	commit(t, d, Batch{Role: "seller", Invoices: []Invoice{in, again}})
+	if n := value[int](t, d, "SELECT count(*) FROM invoices WHERE parse_status = 'error'"); n != 2 {
+		t.Errorf("%d invoices got the text of another", 2-n)
+	}
+	if n := value[int](t, d, "SELECT count(*) FROM texts WHERE value = 'of another text, with the same key'"); n != 1 {
+		t.Error("the earlier text was replaced")
+	}
+}
+
+// Accounts are written in many ways; they are compared in one.
+func TestAccountNorm(t *testing.T) {
+	d := newTest(t)
+	in := testInvoice(1)
+	var want []string
+	for account, norm := range map[string]string{
+		"61109010140000071219812874":        "PL61109010140000071219812874",
+		"61 1090 1014 0000 0712 1981 2874":  "PL61109010140000071219812874",
+		"pl61 10901014 0000071219812874":    "PL61109010140000071219812874",
+		"DE02 1203 0000 0000 2020 51":       "DE02120300000000202051",
+		"6110901014000007121981287":         "6110901014000007121981287",
+		"AB109010140000071219812874":        "AB109010140000071219812874",
+		"6110901014-0000-07121981287":       "6110901014-0000-07121981287",
+		"611090101400000712198128741234567": "611090101400000712198128741234567",
+	} {
+		want = append(want, norm)
+		in.Document.Accounts = append(in.Document.Accounts, parse.Account{Owner: "seller", Position: len(want), Number: account})
+	}
+	in.Document.Accounts = append(in.Document.Accounts, parse.Account{Owner: "factor", Position: 1})
+	commit(t, d, Batch{Role: "seller", Invoices: []Invoice{in}})
+	for i, norm := range want {
+		if got := value[string](t, d, "SELECT account_norm FROM bank_accounts WHERE owner = 'seller' AND position = ?", i+1); got != norm {
+			t.Errorf("%s, want %s", got, norm)
+		}
+	}
+	if got := value[any](t, d, "SELECT account_norm FROM bank_accounts WHERE owner = 'factor'"); got != nil {
+		t.Errorf("an account that is not stated is %v", got)
 	}
 }
 
@@ -273,6 +418,7 @@ func TestCommitIsAtomic(t *testing.T) {
 
 func TestUnreadDocuments(t *testing.T) {
 	duplicate := testInvoice(3)
+	duplicate.Document.DueDates = []parse.DueDate{{Position: 1, Description: "14 days"}}
 	duplicate.Document.VATRows[1] = duplicate.Document.VATRows[0] // as a faulty reader might give
 	unsupported := testInvoice(1)
 	unsupported.ParseStatus = "unsupported"
@@ -310,7 +456,7 @@ func TestUnreadDocuments(t *testing.T) {
 			t.Errorf("document: %v", err)
 		}
 	}
-	for _, table := range []string{"parties", "invoice_lines", "vat_summary"} {
+	for _, table := range []string{"parties", "invoice_lines", "vat_summary", "due_dates", "bank_accounts", "invoice_notes"} {
 		if n := value[int](t, d, "SELECT count(*) FROM "+table); n != 0 {
 			t.Errorf("%d rows in %s", n, table)
 		}

@@ -88,7 +88,7 @@ func testInvoice(n int) Invoice {
 			{Kind: "seller", Position: 1, IDType: "Nip", ID: "5265877635", NIP: "5265877635", Name: "Hurtownia Żaba sp. z o.o.", Country: "PL", Address1: "ul. Polna 1", Address2: "00-001 Warszawa"},
 			{Kind: "buyer", Position: 1, IDType: "Nip", ID: "7123306158", NIP: "7123306158", Name: "Pralnia Ekologiczna", Country: "PL", Address1: "ul. Leśna 2", Address2: "20-209 Lublin"},
 		},
-		VATRows: []parse.VATRow{{Bucket: "standard", Field: "P_13_1", Net: minor(90000), VAT: minor(20700)}, {Bucket: "reduced1", Field: "P_13_2", Net: minor(10000), VAT: minor(800)}},
+		VATRows: []parse.VATRow{{Bucket: "standard", Net: minor(90000), VAT: minor(20700)}, {Bucket: "reduced1", Net: minor(10000), VAT: minor(800)}},
 	}
 	for i := range 5 {
 		doc.Lines = append(doc.Lines, parse.Line{

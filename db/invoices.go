@@ -91,7 +91,9 @@ const (
 	// What is listed again is not missing from KSeF's list any more.
 	insertRole = `INSERT INTO invoice_roles(invoice_id, role) VALUES(?, ?)
 	ON CONFLICT DO UPDATE SET not_seen_since = NULL WHERE not_seen_since IS NOT NULL`
-	insertDocument   = `INSERT INTO documents(invoice_id, dictionary, size, sha256, xml_zstd) VALUES(?, ?, ?, ?, ?)`
+	insertDocument = `INSERT INTO documents(invoice_id, dictionary, size, sha256, xml_zstd) VALUES(?, ?, ?, ?, ?)`
+	// Another text under the same key would break NOT NULL.
+	insertText       = `INSERT INTO texts(id, value) VALUES(?, ?) ON CONFLICT(id) DO UPDATE SET value = NULL WHERE value <> excluded.value`
 	deleteInvoice    = `DELETE FROM invoices WHERE id = ?`
 	upsertQuarantine = `INSERT INTO quarantine(ksef_number, invoice_hash, role, reason, path, stored_at, holds, first_seen_at, last_tried_at)
 	VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)
@@ -114,9 +116,10 @@ const (
 func (d *DB) Commit(ctx context.Context, b Batch) error {
 	err := d.transaction(ctx, "store invoices in", func(ctx context.Context, tx *sql.Tx) error {
 		now := moment(d.now())
+		texts := make(map[string]struct{})
 		for i := range b.Invoices {
 			// Its rows take as much memory as its document: those of one at a time.
-			if err := d.store(ctx, tx, &b.Invoices[i], b.Role); err != nil {
+			if err := d.store(ctx, tx, &b.Invoices[i], b.Role, texts); err != nil {
 				return fmt.Errorf("invoice %s: %w", b.Invoices[i].KSeFNumber, err)
 			}
 		}
@@ -178,11 +181,13 @@ func (d *DB) stored(ctx context.Context, tx *sql.Tx, number string) (id int64, h
 	return id, hash, err
 }
 
-func (d *DB) store(ctx context.Context, tx *sql.Tx, in *Invoice, role string) error {
+// store keeps in texts the long texts that this transaction has stored.
+func (d *DB) store(ctx context.Context, tx *sql.Tx, in *Invoice, role string, texts map[string]struct{}) error {
 	r, err := d.rowsOf(in, role)
 	if err != nil {
 		return err
 	}
+	r.stored = texts
 	id, err := d.insert(ctx, tx, in.KSeFNumber, r)
 	if errors.Is(err, errStored) {
 		var hash string
@@ -201,7 +206,7 @@ func (d *DB) store(ctx context.Context, tx *sql.Tx, in *Invoice, role string) er
 var errStored = errors.New("stored already")
 
 func (d *DB) insert(ctx context.Context, tx *sql.Tx, number string, r invoiceRows) (int64, error) {
-	id, err := d.insertInvoice(ctx, tx, r.invoice, r.children)
+	id, err := d.insertInvoice(ctx, tx, r)
 	if isCode(err, sqlite3.SQLITE_CONSTRAINT) || isCode(err, sqlite3.SQLITE_MISMATCH) {
 		// What was read from the document does not fit the schema. That is the
 		// reader's fault, and no reason to miss the invoice.
@@ -209,7 +214,7 @@ func (d *DB) insert(ctx context.Context, tx *sql.Tx, number string, r invoiceRow
 		if _, err := d.exec(ctx, tx, deleteInvoice, id); err != nil {
 			return 0, err
 		}
-		id, err = d.insertInvoice(ctx, tx, r.withoutDocument("error", "the fields that were read do not fit the database: "+err.Error()), nil)
+		id, err = d.insertInvoice(ctx, tx, invoiceRows{invoice: r.withoutDocument("error", "the fields that were read do not fit the database: "+err.Error())})
 	}
 	if err != nil {
 		return 0, err
@@ -219,10 +224,10 @@ func (d *DB) insert(ctx context.Context, tx *sql.Tx, number string, r invoiceRow
 }
 
 // insertInvoice inserts the row of an invoice and those of its parties, lines and
-// VAT summary, or nothing, with errStored. The id is valid when only one of the
-// latter failed.
-func (d *DB) insertInvoice(ctx context.Context, tx *sql.Tx, invoice []any, children []rows) (int64, error) {
-	result, err := d.exec(ctx, tx, insertInvoiceRow, invoice...)
+// whatever else there are several of, or nothing, with errStored. The id is valid
+// when only one of the latter failed.
+func (d *DB) insertInvoice(ctx context.Context, tx *sql.Tx, r invoiceRows) (int64, error) {
+	result, err := d.exec(ctx, tx, insertInvoiceRow, r.invoice...)
 	if err != nil {
 		return 0, err
 	}
@@ -233,7 +238,16 @@ func (d *DB) insertInvoice(ctx context.Context, tx *sql.Tx, invoice []any, child
 	if err != nil {
 		return 0, err
 	}
-	for _, child := range children {
+	for _, text := range r.texts {
+		if _, is := r.stored[text]; is {
+			continue
+		}
+		if _, err := d.exec(ctx, tx, insertText, textID(text), text); err != nil {
+			return id, err
+		}
+		r.stored[text] = struct{}{}
+	}
+	for _, child := range r.children {
 		if err := d.insertChildren(ctx, tx, id, child); err != nil {
 			return id, err
 		}
@@ -495,8 +509,15 @@ func queries() []string {
 
 // commands are all statements that the writer runs.
 func commands() []string {
-	return slices.Concat(insertParties[:], insertLines[:], insertVATRows[:], []string{
-		insertDictionary, selectInvoiceHash, insertInvoiceRow, insertRole, insertDocument,
+	var children []string
+	for _, statements := range []insert{
+		insertParties, insertLines, insertVATRows, insertReferences, insertCorrectionStates, insertPayments, insertDueDates, insertAccounts,
+		insertAdjustments, insertRelatedDocuments, insertTransports, insertNotes, insertAttachments,
+	} {
+		children = append(children, statements[:]...)
+	}
+	return slices.Concat(children, []string{
+		insertDictionary, selectInvoiceHash, insertInvoiceRow, insertRole, insertDocument, insertText,
 		deleteInvoice, upsertQuarantine, releaseQuarantine, upsertStream, insertRun, upsertStreamRun, deleteOldRuns,
 		deleteOldRequests, selectNewRequests, selectBlocks, insertRequest, updateRequest, upsertBlock, updateLimits, insertExport, updateReference, deleteExport, abandonExport, deleteOldAbandoned,
 		insertReconciliation, advanceReconciliation, countLate, finishReconciliation, deleteReconciliations, insertLate, setNotSeen, clearNotSeen,

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"ksefmirror/parse"
 )
 
 // newest is the schema version of this program.
@@ -156,29 +158,61 @@ func TestMigrationByAnotherProcess(t *testing.T) {
 	}
 }
 
-// What version 3 stored is there after the place of the metadata has changed, and
-// what is stored now beside it.
-func TestMigrateToVersion4(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "invoices.db")
-	set := testSettings(t)
-	set.migrations = set.migrations[:3]
-	old, err := open(t.Context(), path, testMirror, discard(), set)
+// databaseOf makes a database of an older version: its statements are not those that
+// the program prepares now.
+func databaseOf(t *testing.T, path string, version int) *sql.DB {
+	t.Helper()
+	pool, err := connect(path, readWrite, time.Second, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
+	tx, err := pool.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, script := range testSettings(t).migrations[:version] {
+		if _, err := tx.ExecContext(t.Context(), script); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := initialise(t.Context(), tx, testMirror); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.ExecContext(t.Context(), fmt.Sprintf("PRAGMA user_version = %d", version)); err != nil {
+		t.Fatal(err)
+	}
+	if err := tx.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	return pool
+}
+
+// What version 3 stored is there after the place of the metadata, and the tables of
+// lines and VAT, have changed, and what is stored now beside it.
+func TestMigrateFromVersion3(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "invoices.db")
+	old := databaseOf(t, path, 3)
 	in := testInvoice(0)
 	sum := sha256.Sum256(in.XML)
+	compressor, err := newCompressor(invoiceDictionary)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, insert := range []struct {
 		text   string
 		values []any
 	}{
+		{`INSERT INTO dictionaries(id, sha256, content) VALUES(1, ?, ?)`, []any{[]byte("of the dictionary"), invoiceDictionary}},
 		{`INSERT INTO invoices(id, ksef_number, stored_at, invoice_hash, form, xml_path, parse_status, metadata_json, first_seen_at, updated_at)
 			VALUES(7, ?, ?, ?, 'FA', 'x.xml', 'ok', ?, '', '')`, []any{in.KSeFNumber, moment(in.StoredAt), in.Hash, string(in.MetadataJSON)}},
 		{`INSERT INTO invoice_roles(invoice_id, role) VALUES(7, 'seller')`, nil},
-		{`INSERT INTO documents(invoice_id, dictionary, size, sha256, xml_zstd) VALUES(7, ?, ?, ?, ?)`,
-			[]any{old.dictionary, len(in.XML), sum[:], old.compressor.EncodeAll(in.XML, nil)}},
+		{`INSERT INTO documents(invoice_id, dictionary, size, sha256, xml_zstd) VALUES(7, 1, ?, ?, ?)`,
+			[]any{len(in.XML), sum[:], compressor.EncodeAll(in.XML, nil)}},
+		{`INSERT INTO parties(invoice_id, party, position, name) VALUES(7, 'seller', 1, 'S')`, nil},
+		{`INSERT INTO invoice_lines(invoice_id, kind, position, before_correction, annex15, name, exchange_rate) VALUES(7, 'order', 1, 0, 1, 'O', '4.2'), (7, 'line', 2, 1, 0, 'B', NULL), (7, 'line', 1, 0, 0, 'A', NULL)`, nil},
+		{`INSERT INTO vat_summary(invoice_id, bucket, source_field, net_minor) VALUES(7, 'standard', 'P_13_1', 5)`, nil},
 	} {
-		if _, err := old.write.Exec(insert.text, insert.values...); err != nil {
+		if _, err := old.Exec(insert.text, insert.values...); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -204,5 +238,18 @@ func TestMigrateToVersion4(t *testing.T) {
 	}
 	if n != 3 || value[int](t, d, "SELECT count(*) FROM v_invoices") != 3 {
 		t.Errorf("%d invoices", n)
+	}
+	for query, want := range map[string]string{
+		"SELECT group_concat(kind || position || name || before_correction || annex15 || coalesce(exchange_rate, ''), ' ' ORDER BY kind, position) FROM v_lines WHERE invoice_id = 7": "line1A00 line2B10 order1O014.2",
+		"SELECT bucket || net_minor FROM vat_summary WHERE invoice_id = 7":                   "standard5",
+		"SELECT party || name || (trade_name IS NULL) FROM parties WHERE invoice_id = 7":     "sellerS1",
+		"SELECT group_concat(DISTINCT parser_version ORDER BY parser_version) FROM invoices": fmt.Sprintf("1,%d", parse.Version),
+	} {
+		if got := value[string](t, d, query); got != want {
+			t.Errorf("%s: %s, want %s", query, got, want)
+		}
+	}
+	if n := value[int](t, d, "SELECT count(*) FROM pragma_foreign_key_check"); n != 0 {
+		t.Errorf("%d broken references", n)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -53,6 +54,8 @@ type invoiceRows struct {
 	hash, role      string
 	invoice         []any // the values of its row
 	children        []rows
+	texts           []string            // what the children refer to in the table texts
+	stored          map[string]struct{} // those that are there for sure
 	size            int
 	sum             [sha256.Size]byte
 	packed          []byte
@@ -91,6 +94,21 @@ func (d *DB) rowsOf(in *Invoice, role string) (invoiceRows, error) {
 		rowsFor(&insertParties, doc.Parties, partyColumns),
 		rowsFor(&insertLines, doc.Lines, lineColumns),
 		rowsFor(&insertVATRows, doc.VATRows, vatColumns),
+		rowsFor(&insertReferences, doc.References, referenceColumns),
+		rowsFor(&insertCorrectionStates, doc.CorrectionStates, correctionStateColumns),
+		rowsFor(&insertPayments, doc.Payments, paymentColumns),
+		rowsFor(&insertDueDates, furtherTerms(doc), dueDateColumns),
+		rowsFor(&insertAccounts, doc.Accounts, accountColumns),
+		rowsFor(&insertAdjustments, doc.Adjustments, adjustmentColumns),
+		rowsFor(&insertRelatedDocuments, doc.RelatedDocuments, relatedDocumentColumns),
+		rowsFor(&insertTransports, doc.Transports, transportColumns),
+		rowsFor(&insertNotes, doc.Notes, noteColumns),
+		rowsFor(&insertAttachments, doc.Attachments, attachmentColumns),
+	}
+	for i := range doc.Notes {
+		if value := doc.Notes[i].Value; len(value) >= sharedText {
+			r.texts = append(r.texts, value)
+		}
 	}
 	return r, nil
 }
@@ -123,6 +141,17 @@ var (
 	insertParties    = insertsInto("parties", partyColumns(&parse.Party{}))
 	insertLines      = insertsInto("invoice_lines", lineColumns(&parse.Line{}))
 	insertVATRows    = insertsInto("vat_summary", vatColumns(&parse.VATRow{}))
+
+	insertReferences       = insertsInto("invoice_references", referenceColumns(&parse.Reference{}))
+	insertCorrectionStates = insertsInto("correction_states", correctionStateColumns(&parse.CorrectionState{}))
+	insertPayments         = insertsInto("payments", paymentColumns(&parse.Payment{}))
+	insertDueDates         = insertsInto("due_dates", dueDateColumns(&parse.DueDate{}))
+	insertAccounts         = insertsInto("bank_accounts", accountColumns(&parse.Account{}))
+	insertAdjustments      = insertsInto("adjustments", adjustmentColumns(&parse.Adjustment{}))
+	insertRelatedDocuments = insertsInto("related_documents", relatedDocumentColumns(&parse.RelatedDocument{}))
+	insertTransports       = insertsInto("transports", transportColumns(&parse.Transport{}))
+	insertNotes            = insertsInto("invoice_notes", noteColumns(&parse.Note{}))
+	insertAttachments      = insertsInto("attachments", attachmentColumns(&parse.Attachment{}))
 )
 
 func insertsInto(table string, columns []column) (all insert) {
@@ -162,6 +191,11 @@ func valuesOf(values []any, columns []column) []any {
 func invoiceColumns(in *Invoice, doc *parse.Document, status, problems string, now time.Time) []column {
 	seller := party(doc, "seller")
 	buyer := party(doc, "buyer")
+	sellerNIP := cmp.Or(seller.NIP, in.SellerNIP)
+	if strings.HasPrefix(doc.Form, "PEF") {
+		// UBL has several numbers of a party, and issuers mix them up.
+		sellerNIP = cmp.Or(in.SellerNIP, seller.NIP)
+	}
 	// A buyer's identification is taken whole from one of the two sources.
 	buyerIDType, buyerID := buyer.IDType, buyer.ID
 	if buyerIDType == "" {
@@ -176,6 +210,11 @@ func invoiceColumns(in *Invoice, doc *parse.Document, status, problems string, n
 		if doc.Lines[i].Kind == "line" {
 			lines++
 		}
+	}
+	// The view knows the namespace of a form; here it would take the room of a line.
+	namespace := doc.Namespace
+	if namespace == parse.NamespaceOf(doc.FormCode) {
+		namespace = ""
 	}
 	// An unread document says nothing, not "no".
 	annotation := func(set bool) any {
@@ -200,7 +239,7 @@ func invoiceColumns(in *Invoice, doc *parse.Document, status, problems string, n
 		{"form", doc.Form},
 		{"form_code", text(cmp.Or(doc.FormCode, in.FormCode))},
 		{"form_version", text(doc.FormVersion)},
-		{"xml_namespace", text(doc.Namespace)},
+		{"xml_namespace", text(namespace)},
 		{"invoice_type", text(doc.InvoiceType)},
 		{"is_correction", flag(doc.IsCorrection)},
 		{"invoice_number", text(cmp.Or(doc.InvoiceNumber, in.InvoiceNumber))},
@@ -218,11 +257,18 @@ func invoiceColumns(in *Invoice, doc *parse.Document, status, problems string, n
 		{"net_minor", minor(doc.Net)},
 		{"vat_minor", minor(doc.VAT)},
 		{"vat_pln_minor", minor(doc.VATPLN)},
+		{"net_pln_minor", minor(doc.NetPLN)},
+		{"gross_pln_minor", minor(doc.GrossPLN)},
+		{"tax_currency", text(doc.TaxCurrency)},
+		{"tax_currency_vat_minor", minor(doc.TaxCurrencyVAT)},
+		{"lines_net_minor", minor(doc.LinesNet)},
+		{"order_value_minor", minor(doc.OrderValue)},
 		{"to_pay_minor", minor(doc.ToPay)},
 		{"to_settle_minor", minor(doc.ToSettle)},
 		{"charges_minor", minor(doc.Charges)},
 		{"deductions_minor", minor(doc.Deductions)},
-		{"seller_nip", text(cmp.Or(seller.NIP, in.SellerNIP))},
+		{"prepaid_minor", minor(doc.Prepaid)},
+		{"seller_nip", text(sellerNIP)},
 		{"seller_name", text(cmp.Or(seller.Name, in.SellerName))},
 		{"seller_country", text(seller.Country)},
 		{"buyer_id_type", text(buyerIDType)},
@@ -245,6 +291,7 @@ func invoiceColumns(in *Invoice, doc *parse.Document, status, problems string, n
 		{"excise_refund", annotation(doc.ExciseRefund)},
 		{"buyer_local_gov", annotation(doc.BuyerLocalGov)},
 		{"buyer_vat_group", annotation(doc.BuyerVATGroup)},
+		{"intermediary", annotation(doc.Intermediary)},
 		{"correction_reason", text(doc.CorrectionReason)},
 		{"correction_effect", stated(doc.CorrectionEffect)},
 		{"correction_period", text(doc.CorrectionPeriod)},
@@ -254,18 +301,24 @@ func invoiceColumns(in *Invoice, doc *parse.Document, status, problems string, n
 		{"payment_status", text(doc.PaymentStatus)},
 		{"paid_date", text(doc.PaidDate)},
 		{"payment_method", text(doc.PaymentMethod)},
+		{"payment_method_code", text(doc.PaymentMethodCode)},
 		{"payment_method_text", text(doc.PaymentMethodText)},
+		{"payment_reference", text(doc.PaymentReference)},
 		{"first_due_date", text(doc.FirstDueDate)},
 		{"last_due_date", text(doc.LastDueDate)},
 		{"payment_ksef_id", text(doc.PaymentKSeFID)},
 		{"payment_link", text(doc.PaymentLink)},
 		{"discount_terms", text(doc.DiscountTerms)},
 		{"discount_amount", text(doc.DiscountAmount)},
+		{"delivery_terms", text(doc.DeliveryTerms)},
+		{"contract_exchange_rate", text(doc.ContractExchangeRate)},
+		{"contract_currency", text(doc.ContractCurrency)},
 		{"line_count", lines},
 		{"has_attachment", flag(doc.HasAttachment)},
 		{"xml_path", in.Path},
 		{"parse_status", status},
 		{"parse_error", text(problems)},
+		{"parser_version", parse.Version},
 		{"metadata_json", ""}, // they are with the document
 		{"first_seen_at", moment(now)},
 		{"updated_at", moment(now)},
@@ -303,10 +356,13 @@ func partyColumns(p *parse.Party) []column {
 		{"nip", text(p.NIP)},
 		{"eori", text(p.EORI)},
 		{"name", text(p.Name)},
+		{"trade_name", text(p.TradeName)},
 		{"country", text(p.Country)},
 		{"address1", text(p.Address1)},
 		{"address2", text(p.Address2)},
 		{"gln", text(p.GLN)},
+		{"legal_id", text(p.LegalID)},
+		{"endpoint", text(p.Endpoint)},
 		{"mail_country", text(p.MailCountry)},
 		{"mail_address1", text(p.MailAddress1)},
 		{"mail_address2", text(p.MailAddress2)},
@@ -337,9 +393,11 @@ func lineColumns(l *parse.Line) []column {
 		{"pkwiu", text(l.PKWiU)},
 		{"cn", text(l.CN)},
 		{"pkob", text(l.PKOB)},
+		{"quality_class", text(l.QualityClass)},
 		{"unit", text(l.Unit)},
 		{"quantity", text(l.Quantity)},
 		{"unit_price_net", text(l.UnitPriceNet)},
+		{"price_quantity", text(l.PriceQuantity)},
 		{"unit_price_gross", text(l.UnitPriceGross)},
 		{"discount", text(l.Discount)},
 		{"net_minor", minor(l.Net)},
@@ -359,10 +417,168 @@ func vatColumns(v *parse.VATRow) []column {
 	return []column{
 		{"invoice_id", nil},
 		{"bucket", v.Bucket},
-		{"source_field", v.Field},
 		{"net_minor", minor(v.Net)},
 		{"vat_minor", minor(v.VAT)},
 		{"vat_pln_minor", minor(v.VATPLN)},
+	}
+}
+
+func referenceColumns(r *parse.Reference) []column {
+	return []column{
+		{"invoice_id", nil},
+		{"relation", r.Relation},
+		{"position", r.Position},
+		{"ksef_number", text(r.KSeFNumber)},
+		{"number", text(r.Number)},
+		{"issue_date", text(r.IssueDate)},
+		{"outside_ksef", flag(r.OutsideKSeF)},
+	}
+}
+
+func correctionStateColumns(s *parse.CorrectionState) []column {
+	return []column{
+		{"invoice_id", nil},
+		{"state", s.State},
+		{"bucket", s.Bucket},
+		{"net_minor", minor(s.Net)},
+		{"vat_minor", minor(s.VAT)},
+		{"gross_minor", minor(s.Gross)},
+		{"lines_net_minor", minor(s.LinesNet)},
+		{"prepaid_minor", minor(s.Prepaid)},
+		{"to_pay_minor", minor(s.ToPay)},
+		{"tax_currency_vat_minor", minor(s.TaxCurrencyVAT)},
+	}
+}
+
+func paymentColumns(p *parse.Payment) []column {
+	return []column{
+		{"invoice_id", nil},
+		{"kind", p.Kind},
+		{"position", p.Position},
+		{"date", text(p.Date)},
+		{"amount_minor", minor(p.Amount)},
+		{"method", text(p.Method)},
+		{"method_text", text(p.MethodText)},
+		{"document", text(p.Document)},
+		{"exchange_rate", text(p.ExchangeRate)},
+	}
+}
+
+// furtherTerms gives the terms of a document that say more than its first due date:
+// most invoices have none.
+func furtherTerms(doc *parse.Document) []parse.DueDate {
+	if doc.FirstDueDate == doc.LastDueDate && !slices.ContainsFunc(doc.DueDates, func(d parse.DueDate) bool { return d.Description != "" }) {
+		return nil
+	}
+	return doc.DueDates
+}
+
+func dueDateColumns(d *parse.DueDate) []column {
+	return []column{
+		{"invoice_id", nil},
+		{"position", d.Position},
+		{"date", text(d.Date)},
+		{"description", text(d.Description)},
+	}
+}
+
+func accountColumns(a *parse.Account) []column {
+	return []column{
+		{"invoice_id", nil},
+		{"owner", a.Owner},
+		{"position", a.Position},
+		{"account", text(a.Number)},
+		{"swift", text(a.SWIFT)},
+		{"bank_name", text(a.BankName)},
+		{"description", text(a.Description)},
+		{"bank_own", stated(a.BankOwn)},
+	}
+}
+
+func adjustmentColumns(a *parse.Adjustment) []column {
+	return []column{
+		{"invoice_id", nil},
+		{"kind", a.Kind},
+		{"position", a.Position},
+		{"line_position", stated(a.Line)},
+		{"amount_minor", minor(a.Amount)},
+		{"reason", text(a.Reason)},
+	}
+}
+
+func relatedDocumentColumns(r *parse.RelatedDocument) []column {
+	return []column{
+		{"invoice_id", nil},
+		{"kind", r.Kind},
+		{"position", r.Position},
+		{"number", text(r.Number)},
+		{"date", text(r.Date)},
+		{"description", text(r.Description)},
+	}
+}
+
+func transportColumns(t *parse.Transport) []column {
+	return []column{
+		{"invoice_id", nil},
+		{"position", t.Position},
+		{"mode", stated(t.Mode)},
+		{"mode_text", text(t.ModeText)},
+		{"order_number", text(t.OrderNumber)},
+		{"cargo", stated(t.Cargo)},
+		{"cargo_text", text(t.CargoText)},
+		{"packaging", text(t.Packaging)},
+		{"departed_at", text(t.DepartedAt)},
+		{"arrived_at", text(t.ArrivedAt)},
+		{"from_address", text(t.From)},
+		{"via_address", text(t.Via)},
+		{"to_address", text(t.To)},
+	}
+}
+
+// sharedText is the length from which a text is kept in the table texts.
+const sharedText = 40
+
+// textID is the key of a text in the table texts. Should two texts ever have one
+// key, the later is refused there rather than taken for the earlier.
+func textID(s string) int64 {
+	sum := sha256.Sum256([]byte(s))
+	return int64(binary.BigEndian.Uint64(sum[:]) >> 1)
+}
+
+func noteColumns(n *parse.Note) []column {
+	value, id := text(n.Value), any(nil)
+	if len(n.Value) >= sharedText {
+		value, id = nil, textID(n.Value)
+	}
+	return []column{
+		{"invoice_id", nil},
+		{"kind", n.Kind},
+		{"position", n.Position},
+		{"line_number", stated(n.Line)},
+		{"key", text(n.Key)},
+		{"value", value},
+		{"text_id", id},
+	}
+}
+
+func attachmentColumns(a *parse.Attachment) []column {
+	var content any
+	if a.Block != nil {
+		// Strings only: this cannot fail.
+		block, _ := json.Marshal(a.Block)
+		content = string(block)
+	}
+	return []column{
+		{"invoice_id", nil},
+		{"position", a.Position},
+		{"kind", a.Kind},
+		{"title", text(a.Title)},
+		{"mime", text(a.MIME)},
+		{"filename", text(a.Filename)},
+		{"size", stated(a.Size)},
+		{"sha256", text(a.SHA256)},
+		{"uri", text(a.URI)},
+		{"content_json", content},
 	}
 }
 

@@ -10,11 +10,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-const (
-	namespaceFA2 = "http://crd.gov.pl/wzor/2023/06/29/12648/"
-	namespaceFA3 = "http://crd.gov.pl/wzor/2025/06/25/13775/"
-)
-
 // fa3 is an FA(3) invoice with the given parties (and what else stands outside of
 // Fa) and the given content of Fa.
 func fa3(parties, fa string) string {
@@ -82,11 +77,11 @@ func TestForms(t *testing.T) {
 		{"FA(3) by namespace alone", `<Faktura xmlns="` + namespaceFA3 + `"/>`, "FA", "FA (3)", "", namespaceFA3, true},
 		{"FA(2) by namespace alone", `<Faktura xmlns="` + namespaceFA2 + `"/>`, "FA", "FA (2)", "", namespaceFA2, true},
 		{"FA(3) that says another code", `<Faktura xmlns="` + namespaceFA3 + `">` + header + `</Faktura>`, "FA", "FA (9)", "7-7", namespaceFA3, true},
-		{"FA(1)", `<Faktura xmlns="http://crd.gov.pl/wzor/2021/11/29/11089/"/>`, "FA", "FA (1)", "", "http://crd.gov.pl/wzor/2021/11/29/11089/", false},
-		{"FA_RR", `<Faktura xmlns="http://crd.gov.pl/wzor/2026/03/06/14189/"/>`, "FA_RR", "FA_RR (1)", "", "http://crd.gov.pl/wzor/2026/03/06/14189/", false},
-		{"FA_RR, older namespace", `<Faktura xmlns="http://crd.gov.pl/wzor/2026/02/17/14164/"/>`, "FA_RR", "FA_RR (1)", "", "http://crd.gov.pl/wzor/2026/02/17/14164/", false},
-		{"PEF", `<i:Invoice xmlns:i="urn:oasis:names:specification:ubl:schema:xsd:Invoice-2"/>`, "PEF", "PEF (3)", "", "urn:oasis:names:specification:ubl:schema:xsd:Invoice-2", false},
-		{"PEF correction", `<cn:CreditNote xmlns:cn="urn:oasis:names:specification:ubl:schema:xsd:CreditNote-2"/>`, "PEF_KOR", "PEF_KOR (3)", "", "urn:oasis:names:specification:ubl:schema:xsd:CreditNote-2", false},
+		{"FA(1)", `<Faktura xmlns="http://crd.gov.pl/wzor/2021/11/29/11089/"/>`, "FA", "FA (1)", "", "http://crd.gov.pl/wzor/2021/11/29/11089/", true},
+		{"FA_RR", `<Faktura xmlns="http://crd.gov.pl/wzor/2026/03/06/14189/"/>`, "FA_RR", "FA_RR (1)", "", "http://crd.gov.pl/wzor/2026/03/06/14189/", true},
+		{"FA_RR, older namespace", `<Faktura xmlns="http://crd.gov.pl/wzor/2026/02/17/14164/"/>`, "FA_RR", "FA_RR (1)", "", "http://crd.gov.pl/wzor/2026/02/17/14164/", true},
+		{"PEF", `<i:Invoice xmlns:i="urn:oasis:names:specification:ubl:schema:xsd:Invoice-2"/>`, "PEF", "PEF (3)", "", "urn:oasis:names:specification:ubl:schema:xsd:Invoice-2", true},
+		{"PEF correction", `<cn:CreditNote xmlns:cn="urn:oasis:names:specification:ubl:schema:xsd:CreditNote-2"/>`, "PEF_KOR", "PEF_KOR (3)", "", "urn:oasis:names:specification:ubl:schema:xsd:CreditNote-2", true},
 		{"FA of the future", `<Faktura xmlns="urn:future">` + header + `</Faktura>`, "UNKNOWN", "FA (9)", "7-7", "urn:future", false},
 		{"no namespace", `<Faktura>` + header + `</Faktura>`, "UNKNOWN", "FA (9)", "7-7", "", false},
 		{"another root in the namespace of FA(3)", `<Rachunek xmlns="` + namespaceFA3 + `"/>`, "UNKNOWN", "", "", namespaceFA3, false},
@@ -106,12 +101,41 @@ func TestForms(t *testing.T) {
 	}
 }
 
-// Cases that readers of invoices get wrong, numbered as in the notes on the invoice
-// model; what is missing here is tested elsewhere in the package or has no field.
+// The 22 cases that readers of invoices get wrong.
 func TestTrickyCases(t *testing.T) {
+	t.Run("1 prefixes and namespaces", func(t *testing.T) { // more of them in TestPrefixesAndNamespaces
+		plain := fixture(t, "pef_invoice.xml")
+		prefixed := mustParse(t, strings.NewReplacer("<cbc:", "<x:", "</cbc:", "</x:", "xmlns:cbc=", `xmlns:unused="urn:x" xmlns:x=`, "<Invoice xmlns=", "<i:Invoice xmlns:i=", "</Invoice>", "</i:Invoice>").Replace(string(fixtureXML(t, "pef_invoice.xml"))))
+		equal(t, "PEF with other prefixes", prefixed, plain)
+		doc, err := Parse([]byte(`<Faktura><Fa><P_2>A/1</P_2></Fa></Faktura>`))
+		if !errors.Is(err, ErrUnsupported) || doc.Form != "UNKNOWN" || doc.InvoiceNumber != "" {
+			t.Errorf("without a namespace: form %s, number %s, %v", doc.Form, doc.InvoiceNumber, err)
+		}
+	})
 	t.Run("2 byte order mark", func(t *testing.T) {
 		doc := mustParse(t, "\ufeff"+`<?xml version="1.0" encoding="UTF-8"?>`+fa3("", "<P_2>A/1</P_2>"))
 		equal(t, "number", doc.InvoiceNumber, "A/1")
+	})
+	t.Run("3 another encoding", func(t *testing.T) { // more of them in TestHostile
+		for name, xml := range map[string]string{
+			"declared alone":     `<?xml version="1.0" encoding="windows-1250"?>` + fa3("", "<P_1M>Łódź</P_1M>"),
+			"of the bytes alone": fa3("", "<P_1M>\xa3\xf3d\x9f</P_1M>"),
+		} {
+			if doc, err := Parse([]byte(xml)); err == nil || errors.Is(err, ErrUnsupported) || doc.IssuePlace != "" {
+				t.Errorf("%s: place %s, %v", name, doc.IssuePlace, err)
+			}
+		}
+	})
+	t.Run("4 document types, entities, depth", func(t *testing.T) { // more of them in TestHostile
+		for name, xml := range map[string]string{
+			"document type":     `<!DOCTYPE Faktura [<!ENTITY a "b">]>` + fa3("", "<P_2>&a;</P_2>"),
+			"undeclared entity": fa3("", "<P_2>&a;</P_2>"),
+			"depth":             fa3("", strings.Repeat("<a>", 10_000)+strings.Repeat("</a>", 10_000)),
+		} {
+			if _, err := Parse([]byte(xml)); err == nil || errors.Is(err, ErrUnsupported) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
 	})
 	t.Run("5 text in pieces", func(t *testing.T) {
 		doc := mustParse(t, fa3("", `<P_2>a<!-- no -->b<![CDATA[ <c> ]]>&amp;&#x141;<?no pi?>d<x>no</x></P_2><P_15><![CDATA[1]]>2<!---->.<?pi?>50</P_15>`))
@@ -127,6 +151,23 @@ func TestTrickyCases(t *testing.T) {
 		equal(t, "number", doc.InvoiceNumber, "FV 1 \u00a0/ 2")
 		equal(t, "date, gross, flag, place", []any{doc.IssueDate, doc.Gross, doc.CashRegister, doc.IssuePlace}, []any{"2026-01-02", stated(100), true, ""})
 		noWarnings(t, doc)
+	})
+	t.Run("6 lines of a footer", func(t *testing.T) {
+		doc := mustParse(t, strings.Replace(fa3("", ""), "</Faktura>", "<Stopka><Informacje><StopkaFaktury>\r\n  one \t 1\r\n\r\n<![CDATA[ two ]]>&#10;three\n</StopkaFaktury></Informacje><Informacje><StopkaFaktury> </StopkaFaktury></Informacje></Stopka></Faktura>", 1))
+		equal(t, "notes", doc.Notes, []Note{{Kind: "footer", Position: 1, Value: "one 1\n\ntwo\nthree"}})
+	})
+	t.Run("7 numbers", func(t *testing.T) {
+		for value, want := range map[string]Minor{"-200": stated(-20000), "13560": stated(1356000), "3118.80": stated(311880), "-15993.6": stated(-1599360), "0.00": stated(0), " 1 ": stated(100), "2.000": {}, "1e3": {}, "NaN": {}, ".5": {}, "+1": {}, "1,00": {}} {
+			doc := mustParse(t, fa3("", "<P_15>"+value+"</P_15>"))
+			equal(t, "FA "+value, doc.Gross, want)
+			equal(t, value+" warned", len(doc.Warnings) == 1, !want.Stated)
+		}
+		// UBL has xsd:decimal, which allows more ways to write one number.
+		for value, want := range map[string]Minor{"-200": stated(-20000), "2.000": stated(200), ".5": stated(50), "-.5": stated(-50), "+1": stated(100), "5.": stated(500), " 1 ": stated(100), "2.005": {}, "1e3": {}, "NaN": {}, "1,00": {}, ".": {}, "-": {}, "+-1": {}, "--1": {}, "": {}} {
+			doc := mustParse(t, pefInvoice("<cac:LegalMonetaryTotal><cbc:TaxInclusiveAmount>"+value+"</cbc:TaxInclusiveAmount></cac:LegalMonetaryTotal>"))
+			equal(t, "PEF "+value, doc.Gross, want)
+			equal(t, value+" warned", len(doc.Warnings) == 1, !want.Stated)
+		}
 	})
 	t.Run("8 dates", func(t *testing.T) {
 		for value, want := range map[string]string{
@@ -219,6 +260,27 @@ func TestTrickyCases(t *testing.T) {
 	t.Run("12 fifty thousand corrected invoices", func(t *testing.T) {
 		doc := mustParse(t, fa3("", "<RodzajFaktury>KOR</RodzajFaktury>"+strings.Repeat("<DaneFaKorygowanej><DataWystFaKorygowanej>2026-01-01</DataWystFaKorygowanej><NrFaKorygowanej>1</NrFaKorygowanej><NrKSeFN>1</NrKSeFN></DaneFaKorygowanej>", 50_000)+"<P_15ZK>7.00</P_15ZK>"))
 		equal(t, "amount before", doc.AmountBefore, stated(700))
+		equal(t, "references", len(doc.References), 50_000)
+		equal(t, "the last", doc.References[49_999], Reference{Relation: "corrects", Position: 50_000, Number: "1", IssueDate: "2026-01-01", OutsideKSeF: true})
+		noWarnings(t, doc)
+	})
+	t.Run("12 collective correction without lines", func(t *testing.T) {
+		doc := mustParse(t, fa3("", "<RodzajFaktury>KOR</RodzajFaktury>"+strings.Repeat("<DaneFaKorygowanej><DataWystFaKorygowanej>2026-01-01</DataWystFaKorygowanej><NrFaKorygowanej>1</NrFaKorygowanej><NrKSeFN>1</NrKSeFN></DaneFaKorygowanej>", 283)+"<OkresFaKorygowanej>2025</OkresFaKorygowanej>"))
+		equal(t, "references, lines, period", []any{len(doc.References), len(doc.Lines), doc.CorrectionPeriod}, []any{283, 0, "2025"})
+	})
+	t.Run("12 wrong number", func(t *testing.T) {
+		doc := mustParse(t, fa3("", "<DaneFaKorygowanej><NrFaKorygowanej>wrong</NrFaKorygowanej><NrKSeF>1</NrKSeF><NrKSeFFaKorygowanej>M123456789-20260101-0A0B0C0D0E0F-1B</NrKSeFFaKorygowanej></DaneFaKorygowanej><NrFaKorygowany>right</NrFaKorygowany>"))
+		equal(t, "reference", doc.References, []Reference{{Relation: "corrects", Position: 1, KSeFNumber: "M123456789-20260101-0A0B0C0D0E0F-1B", Number: "wrong"}})
+		equal(t, "right number", doc.CorrectedNumberFixed, "right")
+	})
+	t.Run("12 signs of PEF corrections", func(t *testing.T) {
+		doc := fixture(t, "pef_correction.xml")
+		equal(t, "difference", []Minor{doc.Net, doc.VAT, doc.Gross}, []Minor{stated(-20000), stated(-4600), stated(-24600)})
+		equal(t, "effect of the lines", doc.Lines[1].Net.Value-doc.Lines[0].Net.Value, doc.Net.Value)
+		equal(t, "state before", []bool{doc.Lines[0].BeforeCorrection, doc.Lines[1].BeforeCorrection}, []bool{true, false})
+		equal(t, "amount before", doc.AmountBefore, stated(123000))
+		doc = fixture(t, "pef_credit_note.xml") // without the data that Poland adds
+		equal(t, "difference", []Minor{doc.Net, doc.VAT, doc.Gross, doc.Lines[0].Net}, []Minor{stated(-20000), stated(-4600), stated(-24600), stated(-20000)})
 	})
 	t.Run("12 tax date of a correction", func(t *testing.T) {
 		doc := mustParse(t, fa3("", "<P_1>2026-03-01</P_1><FaWiersz><P_6A>2026-02-20</P_6A><StanPrzed>1</StanPrzed></FaWiersz><FaWiersz><P_6A>2026-02-10</P_6A></FaWiersz>"))
@@ -260,9 +322,35 @@ func TestTrickyCases(t *testing.T) {
 			equal(t, method, mustParse(t, fa3("", fmt.Sprintf("<Platnosc><FormaPlatnosci>%d</FormaPlatnosci></Platnosc>", i+1))).PaymentMethod, method)
 		}
 	})
+	t.Run("14 accounts", func(t *testing.T) {
+		doc := fixture(t, "terms.xml")
+		var accounts []string
+		for _, a := range doc.Accounts {
+			accounts = append(accounts, fmt.Sprint(a.Owner, " ", a.Position, " ", a.Number))
+		}
+		equal(t, "accounts", accounts, []string{"seller 1 61109010140000071219812874", "seller 2 DE02120300000000202051", "factor 1 PL83101010230000261395100000"})
+	})
 	t.Run("15 attachment with empty cells", func(t *testing.T) {
 		doc := mustParse(t, strings.Replace(fa3("", "<P_2>A/1</P_2>"), "</Faktura>", "<Zalacznik><BlokDanych><Tabela>"+strings.Repeat("<Wiersz><WKom/><WKom>1</WKom><WKom></WKom></Wiersz>", 20_000)+"</Tabela></BlokDanych></Zalacznik></Faktura>", 1))
 		equal(t, "has attachment", doc.HasAttachment, true)
+		rows := doc.Attachments[0].Block.Tables[0].Rows
+		equal(t, "rows, the last", []any{len(rows), rows[19_999]}, []any{20_000, []string{"", "1", ""}})
+	})
+	t.Run("15 embedded files", func(t *testing.T) {
+		embedded := func(content string) *Document {
+			return mustParse(t, pefInvoice(`<cac:AdditionalDocumentReference><cbc:ID>1</cbc:ID><cac:Attachment><cbc:EmbeddedDocumentBinaryObject mimeCode="image/png" filename="a.png">`+content+`</cbc:EmbeddedDocumentBinaryObject></cac:Attachment></cac:AdditionalDocumentReference>`))
+		}
+		const sum = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad" // of "abc"
+		for _, content := range []string{"YWJj", " Y W\tJ\r\nj\n", "<![CDATA[YW]]><!---->Jj"} {
+			doc := embedded(content)
+			equal(t, content, doc.Attachments, []Attachment{{Kind: "ubl_embedded", Position: 1, MIME: "image/png", Filename: "a.png", Size: 3, SHA256: sum}})
+			noWarnings(t, doc)
+		}
+		for _, content := range []string{"YWJ", "YWJj=", "zażółć"} {
+			doc := embedded(content)
+			equal(t, content, doc.Attachments, []Attachment{{Kind: "ubl_embedded", Position: 1, MIME: "image/png", Filename: "a.png"}})
+			equal(t, "warnings", doc.Warnings, []string{"EmbeddedDocumentBinaryObject: not base64"})
+		}
 	})
 	t.Run("16 ten thousand lines", func(t *testing.T) {
 		const line = "<FaWiersz><NrWierszaFa>%d</NrWierszaFa><P_7>x</P_7><P_11>0.01</P_11></FaWiersz>"
@@ -296,12 +384,47 @@ func TestTrickyCases(t *testing.T) {
 		equal(t, "id", []string{doc.Parties[0].IDType, doc.Parties[0].ID}, []string{"Nip", "9570000005"})
 		equal(t, "warnings", doc.Warnings, []string{"Podmiot3 1/DaneIdentyfikacyjne: several identifiers; Nip is used"})
 	})
-	t.Run("20, 21, 22 numbers are kept as they are", func(t *testing.T) {
-		for _, number := range []string{`..\..//FV/"7"*?`, "=cmd|' /C calc'!A0", "fv/1", "FV/1", strings.Repeat("Ż", 256)} {
+	t.Run("18 what else breaks the schema", func(t *testing.T) {
+		doc := mustParse(t, fa3("<Podmiot2><DaneIdentyfikacyjne><PESEL>44051401359</PESEL><Nazwa>Jan</Nazwa></DaneIdentyfikacyjne><JST>2</JST></Podmiot2>", "<Platnosc><TerminPlatnosci><TerminOpis>14 dni</TerminOpis></TerminPlatnosci></Platnosc><P_2>A/1</P_2>"))
+		equal(t, "buyer", doc.Parties, []Party{{Kind: "buyer", Position: 1, Name: "Jan"}})
+		equal(t, "due, number", []any{doc.DueDates, doc.InvoiceNumber}, []any{[]DueDate{{Position: 1, Description: "14 dni"}}, "A/1"})
+	})
+	t.Run("18 parts that are there twice", func(t *testing.T) {
+		doc := mustParse(t, strings.Replace(fa3("", "<P_13_1>1.00</P_13_1>"), "</Fa>", "</Fa><Fa><P_13_1>2.00</P_13_1></Fa>", 1))
+		equal(t, "VAT rows, warnings", []any{doc.VATRows, doc.Warnings}, []any{[]VATRow{{Bucket: "standard", Net: stated(100)}}, []string{"Fa: only the first 1 are read"}})
+		doc = mustParse(t, fa3("", "<WarunkiTransakcji><Transport><Przewoznik/><Przewoznik/></Transport><Transport><Przewoznik/></Transport></WarunkiTransakcji>"))
+		equal(t, "carriers", doc.Parties, []Party{{Kind: "carrier", Position: 1}, {Kind: "carrier", Position: 2}})
+	})
+	t.Run("19 receipts of KSeF are not invoices", func(t *testing.T) {
+		for _, version := range []string{"v4-2", "v4-3"} {
+			doc, err := Parse([]byte(`<Potwierdzenie xmlns="http://upo.schematy.mf.gov.pl/KSeF/` + version + `"><NazwaPodmiotuPrzyjmujacego>środowisko testowe (TE)</NazwaPodmiotuPrzyjmujacego><Dokument/><Dokument/></Potwierdzenie>`))
+			if !errors.Is(err, ErrUnsupported) || doc.Form != "UNKNOWN" {
+				t.Errorf("%s: form %s, %v", version, doc.Form, err)
+			}
+		}
+	})
+	numbers := func(t *testing.T, numbers ...string) { // they are data here: who writes files or CSV protects those
+		t.Helper()
+		for _, number := range numbers {
 			doc := mustParse(t, fa3("", "<P_2>"+strings.ReplaceAll(number, `"`, "&quot;")+"</P_2>"))
 			equal(t, "number", doc.InvoiceNumber, number)
 		}
+	}
+	t.Run("20 numbers that are no file names", func(t *testing.T) {
+		numbers(t, `..\..//FV/"7"*?`, "..", strings.Repeat("Ż", 256))
+		equal(t, "file name", fixture(t, "pef_invoice.xml").Attachments[0].Filename, "../protokół.csv")
 	})
+	t.Run("21 numbers that are formulas", func(t *testing.T) {
+		numbers(t, "=cmd|' /C calc'!A0", "+1", "@x", "-1")
+	})
+	t.Run("22 numbers that differ little", func(t *testing.T) {
+		numbers(t, "fv/1", "FV/1", "FV /1", "FV/01")
+	})
+}
+
+// pefInvoice is a PEF invoice with the given content.
+func pefInvoice(content string) string {
+	return `<Invoice xmlns="` + namespacePEF + `" xmlns:cac="` + ublBody[0] + `" xmlns:cbc="` + ublBody[1] + `">` + content + `</Invoice>`
 }
 
 func kinds(doc *Document) []string {
@@ -318,7 +441,7 @@ func TestVATSummary(t *testing.T) {
 		var net, vat, pln int64
 		want := make([]VATRow, len(vatBuckets))
 		for i, b := range vatBuckets {
-			row := VATRow{Bucket: b.bucket, Field: b.net, Net: stated(int64(i+1) * 100)}
+			row := VATRow{Bucket: b.bucket, Net: stated(int64(i+1) * 100)}
 			net += row.Net.Value
 			fmt.Fprintf(&fa, "<%s>%d.00</%[1]s>", b.net, i+1)
 			if b.vat != "" {
@@ -397,6 +520,19 @@ func TestWarningsAreBoundedAndDiscreet(t *testing.T) {
 	equal(t, "the second", doc.Warnings[1], "FaWiersz 2/P_11: not a decimal number")
 	if slices.ContainsFunc(doc.Warnings, func(w string) bool { return strings.Contains(w, "SECRET") }) {
 		t.Error("warnings quote the document")
+	}
+}
+
+func TestIsKSeFNumber(t *testing.T) {
+	for _, number := range []string{"5265877635-20260201-0100A0D6723E-C2", "1010000000-20200101-000000-000000-00", "M123456789-20260201-0100A0D6723E-C2", "ABC1234567-20260201-0100A0D6723E-C2"} {
+		if !isKSeFNumber(number) {
+			t.Errorf("%s is a number of KSeF", number)
+		}
+	}
+	for _, number := range []string{"", "FV/1/2026", "5265877635-20260201-0100A0D6723E", "5265877635-20260201-0100a0d6723e-c2", "5265877635-2026021-0100A0D6723E-C2", "526587763-20260201-0100A0D6723E-C2", "5265877635-20260201-0100A0D6723E-C2-1", "5265877635-20260201-0100A0D6723G-C2", "52658 7635-20260201-0100A0D6723E-C2"} {
+		if isKSeFNumber(number) {
+			t.Errorf("%s is no number of KSeF", number)
+		}
 	}
 }
 

@@ -24,6 +24,29 @@ func splitDecimal(s string) (negative bool, whole, fraction string, err error) {
 	return negative, whole, fraction, nil
 }
 
+// plainDecimal writes a number of xsd:decimal as splitDecimal reads it: "+5" is
+// "5", ".5" is "0.5", "5." and "5.000" are "5". Other texts it gives back.
+func plainDecimal(s string) string {
+	digits, negative := strings.CutPrefix(s, "-")
+	if !negative {
+		digits = strings.TrimPrefix(s, "+")
+	}
+	whole, fraction, _ := strings.Cut(digits, ".")
+	if !isDigits(whole + fraction) {
+		return s
+	}
+	if whole == "" {
+		whole = "0"
+	}
+	if fraction = strings.TrimRight(fraction, "0"); fraction != "" {
+		whole += "." + fraction
+	}
+	if negative {
+		whole = "-" + whole
+	}
+	return whole
+}
+
 func isDigits(s string) bool {
 	for i := range len(s) {
 		if s[i] < '0' || s[i] > '9' {

@@ -1,45 +1,10 @@
 package parse
 
 import (
-	"fmt"
-	"iter"
-	"strconv"
 	"strings"
-	"time"
 
 	"github.com/antchfx/xmlquery"
 )
-
-const (
-	// maxRows of one kind (lines, order lines, buyers before a correction, …) are
-	// read. The schemas allow 10,000 lines (FaWiersz maxOccurs) and 101 parties; a
-	// row costs forty times the smallest element that makes one.
-	maxRows = 10_000
-	// maxWarnings of one document are kept.
-	maxWarnings = 32
-)
-
-// reader fills a Document from the tree of an FA(2) or FA(3) invoice. It walks the
-// children of each element once; elements of other namespaces are ignored.
-type reader struct {
-	doc       *Document
-	namespace string
-	row       string // the repeated element being read, "" outside of one
-	position  int    // its position, for warnings
-	rows      map[string]int
-	dropped   int // warnings beyond maxWarnings
-}
-
-// children yields the elements directly inside n.
-func (r *reader) children(n *xmlquery.Node) iter.Seq[*xmlquery.Node] {
-	return func(yield func(*xmlquery.Node) bool) {
-		for child := n.FirstChild; child != nil; child = child.NextSibling {
-			if child.Type == xmlquery.ElementNode && child.NamespaceURI == r.namespace && !yield(child) {
-				return
-			}
-		}
-	}
-}
 
 // formCode reads what the header says about the form, for any document with the
 // header of FA.
@@ -60,6 +25,9 @@ func (r *reader) formCode(root *xmlquery.Node) {
 	}
 }
 
+// faktura reads an invoice of FA or FA_RR, which differ in the element that holds
+// the invoice proper. Where the versions of FA name a field differently, all its
+// names are read: but for ZaplataCzesciowa, no name has two meanings.
 func (r *reader) faktura(root *xmlquery.Node) {
 	for n := range r.children(root) {
 		switch n.Data {
@@ -73,15 +41,20 @@ func (r *reader) faktura(root *xmlquery.Node) {
 			r.party(n, "third")
 		case "PodmiotUpowazniony":
 			r.party(n, "authorized")
-		case "Fa":
-			r.invoice(n)
+		case "Fa", "FakturaRR":
+			if _, ok := r.next(n, n.Data, 1); !ok {
+				continue // a second one would double the VAT summary
+			}
+			if n.Data == "Fa" {
+				r.invoice(n)
+			} else {
+				r.invoiceRR(n)
+			}
+		case "Stopka":
+			r.footer(n)
 		case "Zalacznik":
-			r.doc.HasAttachment = true
+			r.attachment(n)
 		}
-	}
-	r.doc.TaxDate = taxDate(r.doc)
-	if r.dropped > 0 {
-		r.doc.Warnings = append(r.doc.Warnings, fmt.Sprintf("%d more warnings", r.dropped))
 	}
 }
 
@@ -96,41 +69,18 @@ func (r *reader) header(header *xmlquery.Node) {
 	}
 }
 
-// taxDate is a convenience for listing by month, not a ruling on the tax point. The
-// date of a line before its correction is the one that the correction takes back.
-func taxDate(d *Document) string {
-	if d.SaleDate != "" {
-		return d.SaleDate
-	}
-	if d.PeriodTo != "" {
-		return d.PeriodTo
-	}
-	latest := ""
-	for _, line := range d.Lines {
-		if !line.BeforeCorrection {
-			latest = max(latest, line.SaleDate)
-		}
-	}
-	if latest != "" {
-		return latest
-	}
-	return d.IssueDate
-}
-
 // invoice reads Fa. Amounts of a correction are differences and are kept as stated.
 func (r *reader) invoice(fa *xmlquery.Node) {
 	d := r.doc
 	var vat vatSummary
 	for n := range r.children(fa) {
 		switch n.Data {
-		case "KodWaluty":
-			d.Currency = text(n)
 		case "P_1":
 			d.IssueDate = r.date(n)
-		case "P_1M":
-			d.IssuePlace = text(n)
 		case "P_2":
 			d.InvoiceNumber = text(n)
+		case "WZ":
+			r.related(n, RelatedDocument{Kind: "warehouse", Number: text(n)})
 		case "P_6":
 			d.SaleDate = r.date(n)
 		case "OkresFa":
@@ -141,28 +91,16 @@ func (r *reader) invoice(fa *xmlquery.Node) {
 			d.ExchangeRate = r.decimal(n)
 		case "Adnotacje":
 			r.annotations(n)
-		case "RodzajFaktury":
-			d.InvoiceType = text(n)
-			switch d.InvoiceType {
-			case "KOR", "KOR_ZAL", "KOR_ROZ":
-				d.IsCorrection = true
-			}
-		case "PrzyczynaKorekty":
-			d.CorrectionReason = text(n)
-		case "TypKorekty":
-			d.CorrectionEffect = r.integer(n, 1, 3)
 		case "OkresFaKorygowanej":
 			d.CorrectionPeriod = text(n)
-		case "NrFaKorygowany":
-			d.CorrectedNumberFixed = text(n)
-		case "Podmiot1K":
-			r.party(n, "seller_before")
-		case "Podmiot2K":
-			r.party(n, "buyer_before")
 		case "P_15ZK":
 			d.AmountBefore, _ = r.amount(n)
 		case "KursWalutyZK":
 			d.ExchangeRateBefore = r.decimal(n)
+		case "ZaliczkaCzesciowa":
+			r.advancePart(n)
+		case "FakturaZaliczkowa", "NrFaZaliczkowej": // the latter in FA(1)
+			r.advanceInvoice(n)
 		case "FP":
 			d.CashRegister = isOne(n)
 		case "TP":
@@ -171,21 +109,54 @@ func (r *reader) invoice(fa *xmlquery.Node) {
 			d.ExciseRefund = isOne(n)
 		case "FaWiersz":
 			r.line(n)
-		case "Rozliczenie":
-			r.settlement(n)
-		case "Platnosc":
-			r.payment(n)
+		case "FaWiersze": // FA(1)
+			r.linesAndSum(n)
+		case "WarunkiTransakcji":
+			r.transactionTerms(n)
 		case "Zamowienie":
-			for row := range r.children(n) {
-				if row.Data == "ZamowienieWiersz" {
-					r.orderLine(row)
-				}
-			}
+			r.order(n)
 		default:
-			vat.read(r, n)
+			if !r.common(n) {
+				vat.read(r, n)
+			}
 		}
 	}
 	vat.store(d)
+}
+
+// common reads what FA and FA_RR have alike, and reports whether n was such a field.
+func (r *reader) common(n *xmlquery.Node) bool {
+	d := r.doc
+	switch n.Data {
+	case "KodWaluty":
+		d.Currency = text(n)
+	case "P_1M":
+		d.IssuePlace = text(n)
+	case "RodzajFaktury":
+		d.InvoiceType = text(n)
+		d.IsCorrection = strings.HasPrefix(d.InvoiceType, "KOR") // KOR, KOR_ZAL, KOR_ROZ, KOR_VAT_RR
+	case "PrzyczynaKorekty":
+		d.CorrectionReason = text(n)
+	case "TypKorekty":
+		d.CorrectionEffect = r.integer(n, 1, 3)
+	case "DaneFaKorygowanej":
+		r.correctedInvoice(n)
+	case "NrFaKorygowany":
+		d.CorrectedNumberFixed = text(n)
+	case "Podmiot1K":
+		r.party(n, "seller_before")
+	case "Podmiot2K":
+		r.party(n, "buyer_before")
+	case "DodatkowyOpis":
+		r.description(n)
+	case "Rozliczenie":
+		r.settlement(n)
+	case "Platnosc":
+		r.payment(n)
+	default:
+		return false
+	}
+	return true
 }
 
 func (r *reader) period(period *xmlquery.Node) {
@@ -199,6 +170,76 @@ func (r *reader) period(period *xmlquery.Node) {
 	}
 }
 
+// correctedInvoice reads DaneFaKorygowanej, of which a collective correction has
+// thousands.
+func (r *reader) correctedInvoice(corrected *xmlquery.Node) {
+	if !r.enter(corrected, "corrects", maxReferences) {
+		return
+	}
+	defer r.leaveRow()
+	reference := Reference{Relation: "corrects", Position: r.position}
+	for n := range r.children(corrected) {
+		switch n.Data {
+		case "DataWystFaKorygowanej":
+			reference.IssueDate = r.date(n)
+		case "NrFaKorygowanej":
+			reference.Number = text(n)
+		case "NrKSeFFaKorygowanej":
+			reference.KSeFNumber = text(n)
+		case "NrKSeFN":
+			reference.OutsideKSeF = isOne(n)
+		}
+	}
+	r.doc.References = append(r.doc.References, reference)
+}
+
+// advanceInvoice reads FakturaZaliczkowa, which names an advance invoice by its
+// number in KSeF or, where it has none, by its own. FA(1) has that number alone,
+// and does not say which of the two it is.
+func (r *reader) advanceInvoice(advance *xmlquery.Node) {
+	if !r.enter(advance, "settles_advance", maxReferences) {
+		return
+	}
+	defer r.leaveRow()
+	reference := Reference{Relation: "settles_advance", Position: r.position}
+	if advance.Data == "NrFaZaliczkowej" {
+		reference.KSeFNumber, reference.Number = splitNumber(text(advance))
+	}
+	for n := range r.children(advance) {
+		switch n.Data {
+		case "NrKSeFFaZaliczkowej":
+			reference.KSeFNumber = text(n)
+		case "NrFaZaliczkowej":
+			reference.Number = text(n)
+		case "NrKSeFZN":
+			reference.OutsideKSeF = isOne(n)
+		}
+	}
+	r.doc.References = append(r.doc.References, reference)
+}
+
+// splitNumber tells whether a number that may be either is one of KSeF or the
+// issuer's own.
+func splitNumber(number string) (ksefNumber, own string) {
+	if isKSeFNumber(number) {
+		return number, ""
+	}
+	return "", number
+}
+
+// isKSeFNumber reports what looks like a number of KSeF (TNumerKSeF): the issuer,
+// the day, and hexadecimal digits in one group of twelve or, before KSeF 2.0, two of
+// six, then two more.
+func isKSeFNumber(s string) bool {
+	groups := strings.Split(s, "-")
+	if len(groups) != 4 && len(groups) != 5 {
+		return false
+	}
+	issuer, day, rest := groups[0], groups[1], strings.Join(groups[2:], "")
+	return len(issuer) == 10 && isDigits(issuer[3:]) && strings.Trim(issuer, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") == "" &&
+		len(day) == 8 && isDigits(day) && len(rest) == 14 && strings.Trim(rest, "0123456789ABCDEF") == ""
+}
+
 // vatBuckets are the fields of the VAT summary in the order of the schema. It is
 // read only.
 var vatBuckets = [...]struct{ bucket, net, vat, vatPLN string }{
@@ -207,6 +248,7 @@ var vatBuckets = [...]struct{ bucket, net, vat, vatPLN string }{
 	{"reduced2", "P_13_3", "P_14_3", "P_14_3W"},
 	{"taxi", "P_13_4", "P_14_4", "P_14_4W"},
 	{"oss", "P_13_5", "P_14_5", ""},
+	{"zero", "P_13_6", "", ""}, // FA(1)
 	{"zero_domestic", "P_13_6_1", "", ""},
 	{"zero_eu", "P_13_6_2", "", ""},
 	{"zero_export", "P_13_6_3", "", ""},
@@ -257,7 +299,7 @@ func (v *vatSummary) store(d *Document) {
 		if !row.Net.Stated && !row.VAT.Stated && !row.VATPLN.Stated {
 			continue
 		}
-		row.Bucket, row.Field = vatBuckets[i].bucket, vatBuckets[i].net
+		row.Bucket = vatBuckets[i].bucket
 		d.VATRows = append(d.VATRows, row)
 		v.net.add(row.Net)
 		v.vat.add(row.VAT)
@@ -284,6 +326,8 @@ func (r *reader) annotations(annotations *xmlquery.Node) {
 			for choice := range r.children(n) {
 				r.annotationChoice(choice)
 			}
+		default: // FA(1) has them flat
+			r.annotationChoice(n)
 		}
 	}
 }
@@ -297,6 +341,8 @@ func (r *reader) annotationChoice(n *xmlquery.Node) {
 		d.ExemptBasis = text(n)
 	case "P_22":
 		d.NewTransport = isOne(n)
+	case "NowySrodekTransportu":
+		r.newTransport(n)
 	case "P_PMarzy_2":
 		r.margin(n, "travel")
 	case "P_PMarzy_3_1":
@@ -305,6 +351,26 @@ func (r *reader) annotationChoice(n *xmlquery.Node) {
 		r.margin(n, "art")
 	case "P_PMarzy_3_3":
 		r.margin(n, "antiques")
+	default: // FA(1) has the fields of one new means of transport here
+		r.newTransportField(n, 0)
+	}
+}
+
+func (r *reader) newTransport(transport *xmlquery.Node) {
+	line := 0
+	if number := r.child(transport, "P_NrWierszaNST"); number != nil {
+		line = r.integer(number, 0, maxLineNumber)
+	}
+	for n := range r.children(transport) {
+		r.newTransportField(n, line)
+	}
+}
+
+// newTransportField keeps a field of a means of transport under its name, P_22A to
+// P_22D1: make, model, VIN, mileage and the like.
+func (r *reader) newTransportField(n *xmlquery.Node, line int) {
+	if field, ok := strings.CutPrefix(n.Data, "P_22"); ok && field != "" && field != "N" {
+		r.note(n, Note{Kind: "new_transport", Line: line, Key: n.Data, Value: text(n)})
 	}
 }
 
@@ -314,503 +380,43 @@ func (r *reader) margin(n *xmlquery.Node, scheme string) {
 	}
 }
 
-func (r *reader) settlement(settlement *xmlquery.Node) {
-	d := r.doc
-	for n := range r.children(settlement) {
-		switch n.Data {
-		case "SumaObciazen":
-			d.Charges, _ = r.amount(n)
-		case "SumaOdliczen":
-			d.Deductions, _ = r.amount(n)
-		case "DoZaplaty":
-			d.ToPay, _ = r.amount(n)
-		case "DoRozliczenia":
-			d.ToSettle, _ = r.amount(n)
-		}
-	}
-}
-
-// payment reads Platnosc: what the issuer claims at the time of issue.
-func (r *reader) payment(payment *xmlquery.Node) {
-	d := r.doc
-	var paid, partial, hasTerm bool
-	for n := range r.children(payment) {
-		switch n.Data {
-		case "Zaplacono":
-			paid = paid || isOne(n)
-		case "DataZaplaty":
-			d.PaidDate = r.date(n)
-		case "ZnacznikZaplatyCzesciowej":
-			switch text(n) {
-			case "1":
-				partial = true
-			case "2": // FA(3): paid in full, in parts
-				paid = true
-			}
-		case "TerminPlatnosci":
-			hasTerm = r.paymentTerm(n) || hasTerm
-		case "FormaPlatnosci":
-			d.PaymentMethod = r.paymentMethod(n)
-		case "OpisPlatnosci": // with PlatnoscInna, instead of FormaPlatnosci
-			d.PaymentMethodText = text(n)
-		case "Skonto":
-			r.discount(n)
-		case "LinkDoPlatnosci":
-			d.PaymentLink = text(n)
-		case "IPKSeF":
-			d.PaymentKSeFID = text(n)
-		}
-	}
-	switch {
-	case paid:
-		d.PaymentStatus = "paid"
-	case partial:
-		d.PaymentStatus = "partial"
-	case hasTerm:
-		d.PaymentStatus = "unpaid"
-	default:
-		d.PaymentStatus = "unknown"
-	}
-}
-
-// paymentTerm reads TerminPlatnosci and reports whether it says anything: a date,
-// or a description such as "14 days from delivery", which is not computed.
-func (r *reader) paymentTerm(term *xmlquery.Node) bool {
-	d, stated := r.doc, false
-	for n := range r.children(term) {
-		switch n.Data {
-		case "Termin":
-			date := r.date(n)
-			if date == "" {
-				continue
-			}
-			if d.FirstDueDate == "" || date < d.FirstDueDate {
-				d.FirstDueDate = date
-			}
-			d.LastDueDate = max(d.LastDueDate, date)
-			stated = true
-		case "TerminOpis": // FA(2): text; FA(3): Ilosc, Jednostka, ZdarzeniePoczatkowe
-			stated = stated || collapse(n.InnerText()) != ""
-		}
-	}
-	return stated
-}
-
-func (r *reader) paymentMethod(n *xmlquery.Node) string {
-	methods := [...]string{"cash", "card", "voucher", "cheque", "credit", "transfer", "mobile"}
-	if code := r.integer(n, 1, len(methods)); code > 0 {
-		return methods[code-1] //nolint:gosec // integer gives 0 or 1 to len(methods)
-	}
-	return ""
-}
-
-func (r *reader) discount(discount *xmlquery.Node) {
-	for n := range r.children(discount) {
-		switch n.Data {
-		case "WarunkiSkonta":
-			r.doc.DiscountTerms = text(n)
-		case "WysokoscSkonta":
-			r.doc.DiscountAmount = text(n)
-		}
-	}
-}
-
-// party reads any of the parties; each element occurs only where the schema has it.
-func (r *reader) party(party *xmlquery.Node, kind string) {
-	if !r.enterRow(party) {
+// description reads DodatkowyOpis.
+func (r *reader) description(description *xmlquery.Node) {
+	if !r.enterRow(description) {
 		return
 	}
 	defer r.leaveRow()
-	p := Party{Kind: kind, Position: r.position}
-	for n := range r.children(party) {
+	note := Note{Kind: "note", Position: r.position}
+	for n := range r.children(description) {
 		switch n.Data {
-		case "PrefiksPodatnika":
-			p.IDCountry = text(n)
-		case "NrEORI":
-			p.EORI = text(n)
-		case "DaneIdentyfikacyjne":
-			r.identity(n, &p)
-		case "Adres":
-			p.Country, p.Address1, p.Address2, p.GLN = r.address(n)
-		case "AdresKoresp":
-			p.MailCountry, p.MailAddress1, p.MailAddress2, _ = r.address(n)
-		case "DaneKontaktowe":
-			if contact := r.contact(n); contact != (Contact{}) {
-				p.Contacts = append(p.Contacts, contact)
+		case "NrWiersza":
+			note.Line = r.integer(n, 0, maxLineNumber)
+		case "Klucz":
+			note.Key = text(n)
+		case "Wartosc":
+			note.Value = text(n)
+		}
+	}
+	r.doc.Notes = append(r.doc.Notes, note)
+}
+
+func (r *reader) footer(footer *xmlquery.Node) {
+	for part := range r.children(footer) {
+		switch part.Data {
+		case "Informacje":
+			for n := range r.children(part) {
+				if n.Data == "StopkaFaktury" {
+					r.note(n, Note{Kind: "footer", Value: lines(n)})
+				}
 			}
-		case "StatusInfoPodatnika":
-			p.TaxpayerStatus = r.integer(n, 1, 4)
-		case "NrKlienta":
-			p.CustomerNumber = text(n)
-		case "IDNabywcy":
-			p.LinkKey = text(n)
-		case "JST":
-			r.doc.BuyerLocalGov = isOne(n)
-		case "GV":
-			r.doc.BuyerVATGroup = isOne(n)
-		case "Rola", "RolaPU":
-			p.RoleCode = r.integer(n, 1, 99)
-		case "OpisRoli":
-			p.RoleText = text(n)
-		case "Udzial":
-			p.SharePercent = r.decimal(n)
-		}
-	}
-	r.doc.Parties = append(r.doc.Parties, p)
-}
-
-// identity reads DaneIdentyfikacyjne, whose identifiers are a choice. Documents
-// with two of them exist; the NIP then counts, as in KSeF's metadata.
-func (r *reader) identity(identity *xmlquery.Node, p *Party) {
-	var nip, internal, vatPrefix, vat, country, other string
-	var none bool
-	for n := range r.children(identity) {
-		switch n.Data {
-		case "NIP":
-			nip = text(n)
-		case "IDWew":
-			internal = text(n)
-		case "KodUE":
-			vatPrefix = text(n)
-		case "NrVatUE":
-			vat = text(n)
-		case "KodKraju":
-			country = text(n)
-		case "NrID":
-			other = text(n)
-		case "BrakID":
-			none = isOne(n)
-		case "Nazwa":
-			p.Name = text(n)
-		}
-	}
-	switch {
-	case nip != "":
-		p.IDType, p.ID, p.NIP = "Nip", nip, nip
-	case internal != "":
-		p.IDType, p.ID = "InternalId", internal
-		if len(internal) >= 10 && isDigits(internal[:10]) { // NIP-NNNNN (TNIPIdWew)
-			p.NIP = internal[:10]
-		}
-	case vat != "":
-		p.IDType, p.ID, p.IDCountry = "VatUe", vat, vatPrefix
-	case other != "":
-		p.IDType, p.ID, p.IDCountry = "Other", other, country
-	case none:
-		p.IDType = "None"
-	}
-	stated := 0
-	for _, id := range [...]string{nip, internal, vat, other} {
-		if id != "" {
-			stated++
-		}
-	}
-	if stated > 1 {
-		r.warn(identity, "several identifiers; "+p.IDType+" is used")
-	}
-}
-
-func (r *reader) address(address *xmlquery.Node) (country, line1, line2, gln string) {
-	for n := range r.children(address) {
-		switch n.Data {
-		case "KodKraju":
-			country = text(n)
-		case "AdresL1":
-			line1 = text(n)
-		case "AdresL2":
-			line2 = text(n)
-		case "GLN":
-			gln = text(n)
-		}
-	}
-	return country, line1, line2, gln
-}
-
-func (r *reader) contact(contact *xmlquery.Node) Contact {
-	var c Contact
-	for n := range r.children(contact) {
-		switch n.Data {
-		case "Email", "EmailPU":
-			c.Email = text(n)
-		case "Telefon", "TelefonPU":
-			c.Phone = text(n)
-		}
-	}
-	return c
-}
-
-func (r *reader) line(row *xmlquery.Node) {
-	if !r.enterRow(row) {
-		return
-	}
-	defer r.leaveRow()
-	line := Line{Kind: "line", Position: r.position}
-	for n := range r.children(row) {
-		switch n.Data {
-		case "NrWierszaFa":
-			line.Number = r.integer(n, 0, maxLineNumber)
-		case "UU_ID":
-			line.UID = text(n)
-		case "P_6A":
-			line.SaleDate = r.date(n)
-		case "P_7":
-			line.Name = text(n)
-		case "Indeks":
-			line.ItemCode = text(n)
-		case "GTIN":
-			line.GTIN = text(n)
-		case "PKWiU":
-			line.PKWiU = text(n)
-		case "CN":
-			line.CN = text(n)
-		case "PKOB":
-			line.PKOB = text(n)
-		case "P_8A":
-			line.Unit = text(n)
-		case "P_8B":
-			line.Quantity = r.decimal(n)
-		case "P_9A":
-			line.UnitPriceNet = r.decimal(n)
-		case "P_9B":
-			line.UnitPriceGross = r.decimal(n)
-		case "P_10":
-			line.Discount = r.decimal(n)
-		case "P_11":
-			line.Net, _ = r.amount(n)
-		case "P_11A":
-			line.Gross, _ = r.amount(n)
-		case "P_11Vat":
-			line.VAT, _ = r.amount(n)
-		case "P_12":
-			line.VATRate = text(n)
-		case "P_12_XII":
-			line.OSSRate = r.decimal(n)
-		case "P_12_Zal_15":
-			line.Annex15 = isOne(n)
-		case "KwotaAkcyzy":
-			line.Excise, _ = r.amount(n)
-		case "GTU":
-			line.GTU = text(n)
-		case "Procedura":
-			line.Procedure = text(n)
-		case "KursWaluty":
-			line.ExchangeRate = r.decimal(n)
-		case "StanPrzed":
-			line.BeforeCorrection = isOne(n)
-		}
-	}
-	r.doc.Lines = append(r.doc.Lines, line)
-}
-
-// orderLine reads a row of the order that an advance invoice is for. Its amounts
-// are those of the order, not of the advance.
-func (r *reader) orderLine(row *xmlquery.Node) {
-	if !r.enterRow(row) {
-		return
-	}
-	defer r.leaveRow()
-	line := Line{Kind: "order", Position: r.position}
-	for n := range r.children(row) {
-		switch n.Data {
-		case "NrWierszaZam":
-			line.Number = r.integer(n, 0, maxLineNumber)
-		case "UU_IDZ":
-			line.UID = text(n)
-		case "P_7Z":
-			line.Name = text(n)
-		case "IndeksZ":
-			line.ItemCode = text(n)
-		case "GTINZ":
-			line.GTIN = text(n)
-		case "PKWiUZ":
-			line.PKWiU = text(n)
-		case "CNZ":
-			line.CN = text(n)
-		case "PKOBZ":
-			line.PKOB = text(n)
-		case "P_8AZ":
-			line.Unit = text(n)
-		case "P_8BZ":
-			line.Quantity = r.decimal(n)
-		case "P_9AZ":
-			line.UnitPriceNet = r.decimal(n)
-		case "P_11NettoZ":
-			line.Net, _ = r.amount(n)
-		case "P_11VatZ":
-			line.VAT, _ = r.amount(n)
-		case "P_12Z":
-			line.VATRate = text(n)
-		case "P_12Z_XII":
-			line.OSSRate = r.decimal(n)
-		case "P_12Z_Zal_15":
-			line.Annex15 = isOne(n)
-		case "GTUZ":
-			line.GTU = text(n)
-		case "ProceduraZ":
-			line.Procedure = text(n)
-		case "KwotaAkcyzyZ":
-			line.Excise, _ = r.amount(n)
-		case "StanPrzedZ":
-			line.BeforeCorrection = isOne(n)
-		}
-	}
-	r.doc.Lines = append(r.doc.Lines, line)
-}
-
-// enterRow begins a repeated element: it sets the position that the row and its
-// warnings have, and reports false for rows beyond maxRows.
-func (r *reader) enterRow(n *xmlquery.Node) bool {
-	if r.rows == nil {
-		r.rows = make(map[string]int)
-	}
-	r.rows[n.Data]++
-	r.row, r.position = n.Data, r.rows[n.Data]
-	if r.position <= maxRows {
-		return true
-	}
-	if r.position == maxRows+1 {
-		r.warn(n, fmt.Sprintf("only the first %d are read", maxRows))
-	}
-	r.leaveRow()
-	return false
-}
-
-func (r *reader) leaveRow() { r.row = "" }
-
-// warn notes that n could not be read as it stands.
-func (r *reader) warn(n *xmlquery.Node, why string) {
-	if len(r.doc.Warnings) == maxWarnings {
-		r.dropped++
-		return
-	}
-	where := n.Data
-	if r.row != "" && r.row != n.Data {
-		where = fmt.Sprintf("%s %d/%s", r.row, r.position, n.Data)
-	}
-	r.doc.Warnings = append(r.doc.Warnings, where+": "+why)
-}
-
-// amount reads n as hundredths. ok is false when n holds something else.
-func (r *reader) amount(n *xmlquery.Node) (amount Minor, ok bool) {
-	value, err := hundredths(text(n))
-	if err != nil {
-		r.warn(n, err.Error())
-		return Minor{}, false
-	}
-	return Minor{value, true}, true
-}
-
-func (r *reader) decimal(n *xmlquery.Node) string {
-	value, err := canonicalDecimal(text(n))
-	if err != nil {
-		r.warn(n, err.Error())
-	}
-	return value
-}
-
-// maxLineNumber fits an int on every platform.
-const maxLineNumber = 1<<31 - 1
-
-// integer reads a whole number between low and high; it is 0 when n holds
-// something else.
-func (r *reader) integer(n *xmlquery.Node, low, high int) int {
-	s := text(n)
-	value, err := strconv.Atoi(s)
-	if err != nil || !isDigits(s) || value < low || value > high {
-		r.warn(n, fmt.Sprintf("not a whole number from %d to %d", low, high))
-		return 0
-	}
-	return value
-}
-
-// date reads YYYY-MM-DD; a time zone behind it, which xsd:date allows and the
-// schemas of FA do not, is dropped.
-func (r *reader) date(n *xmlquery.Node) string {
-	s := text(n)
-	day, zone := s[:min(len(s), len(time.DateOnly))], s[min(len(s), len(time.DateOnly)):]
-	if _, err := time.Parse(time.DateOnly, day); err != nil || !isZone(zone) {
-		r.warn(n, "not a date")
-		return ""
-	}
-	return day
-}
-
-func isZone(s string) bool {
-	if s == "" {
-		return true
-	}
-	_, err := time.Parse("Z07:00", s)
-	return err == nil
-}
-
-// dateTime reads an xsd:dateTime, with or without fraction and zone, as written.
-func (r *reader) dateTime(n *xmlquery.Node) string {
-	s := text(n)
-	const local = "2006-01-02T15:04:05"
-	zone := s[min(len(s), len(local)):]
-	zone = strings.TrimLeft(zone, ".0123456789")
-	if _, err := time.Parse(local, strings.TrimSuffix(s, zone)); err != nil || !isZone(zone) {
-		r.warn(n, "not a date and time")
-		return ""
-	}
-	return s
-}
-
-// isOne reads the markers of the schemas: 1 is yes; 2, where it is allowed, is no.
-func isOne(n *xmlquery.Node) bool { return text(n) == "1" }
-
-// attribute is the value of an attribute without namespace, "" without one.
-func attribute(n *xmlquery.Node, name string) string {
-	for _, a := range n.Attr {
-		if a.Name.Local == name && a.NamespaceURI == "" {
-			return collapse(a.Value)
-		}
-	}
-	return ""
-}
-
-// text is the text directly inside n, joined across comments, entities and CDATA
-// sections, with white space collapsed as for xsd:token.
-func text(n *xmlquery.Node) string {
-	first := n.FirstChild
-	if first == nil {
-		return ""
-	}
-	if first.NextSibling == nil && first.Type == xmlquery.TextNode {
-		return collapse(first.Data)
-	}
-	var joined strings.Builder
-	for child := first; child != nil; child = child.NextSibling {
-		if child.Type == xmlquery.TextNode || child.Type == xmlquery.CharDataNode {
-			joined.WriteString(child.Data)
-		}
-	}
-	return collapse(joined.String())
-}
-
-// collapse trims white space and makes one space of each run of it.
-func collapse(s string) string {
-	if isCollapsed(s) {
-		return s
-	}
-	var b strings.Builder
-	b.Grow(len(s))
-	for i := range len(s) {
-		if !isSpace(s[i]) {
-			if i > 0 && isSpace(s[i-1]) && b.Len() > 0 {
-				b.WriteByte(' ')
+		case "Rejestry":
+			var numbers []string
+			for n := range r.children(part) {
+				if number := text(n); n.Data != "PelnaNazwa" && number != "" {
+					numbers = append(numbers, n.Data+" "+number) // KRS, REGON, BDO
+				}
 			}
-			b.WriteByte(s[i])
+			r.note(part, Note{Kind: "registry", Key: r.childText(part, "PelnaNazwa"), Value: strings.Join(numbers, ", ")})
 		}
 	}
-	return b.String()
-}
-
-func isCollapsed(s string) bool {
-	for i := range len(s) {
-		if isSpace(s[i]) && (s[i] != ' ' || i == 0 || i == len(s)-1 || isSpace(s[i+1])) {
-			return false
-		}
-	}
-	return true
 }

@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"encoding/xml"
 	"errors"
+	"fmt"
 	"io"
 	"math/big"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // FuzzParse feeds anything: no panic, no quoting of content, and the scan counts
@@ -41,9 +44,7 @@ func FuzzParse(f *testing.F) {
 		if err != nil && len(err.Error()) > 500 {
 			t.Errorf("long message: %v", err)
 		}
-		if len(doc.Warnings) > maxWarnings+1 || len(doc.Lines) > 2*maxRows || len(doc.Parties) > 6*maxRows {
-			t.Errorf("%d warnings, %d lines, %d parties", len(doc.Warnings), len(doc.Lines), len(doc.Parties))
-		}
+		checkDocument(t, doc)
 
 		document = bytes.TrimPrefix(document, []byte(byteOrderMark))
 		s := scanner{xml: document}
@@ -144,4 +145,230 @@ func FuzzMinor(f *testing.F) {
 			t.Errorf("hundredths(%q) = %d; want %s", s, got, scaled.RatString())
 		}
 	})
+}
+
+// The fuzz targets below take invoices of one form apart and put them together
+// again wrongly: well-formed documents that break their schema.
+
+func FuzzFA(f *testing.F) {
+	fuzzForm(f, "several_rates", "terms", "attachment", "parties", "advance_correction", "correction_pairs", "settlement", "foreign_currency", "margin")
+}
+
+func FuzzFA2(f *testing.F)    { fuzzForm(f, "fa2_prefixed", "correction_collective") }
+func FuzzFA1(f *testing.F)    { fuzzForm(f, "fa1_invoice", "fa1_correction") }
+func FuzzRR(f *testing.F)     { fuzzForm(f, "rr_invoice", "rr_correction") }
+func FuzzPEF(f *testing.F)    { fuzzForm(f, "pef_invoice") }
+func FuzzPEFKOR(f *testing.F) { fuzzForm(f, "pef_correction", "pef_credit_note") }
+
+// fuzzForm fuzzes with the invoices of testdata that have these names.
+func fuzzForm(f *testing.F, names ...string) {
+	var invoices [][]byte
+	for i, name := range names {
+		invoices = append(invoices, fixtureXML(f, name+".xml"))
+		f.Add(uint8(i), []byte(nil), "")
+		for operation := range byte(operations) {
+			f.Add(uint8(i), []byte{operation, 0, 40, 1, operation, 0, 90, 7}, "SECRET &<1>")
+		}
+	}
+	f.Fuzz(func(t *testing.T, which uint8, edits []byte, text string) {
+		if len(edits) > 200 {
+			return
+		}
+		root := treeOf(t, invoices[int(which)%len(invoices)])
+		for ; len(edits) >= 4; edits = edits[4:] {
+			root.edit(edits, text)
+		}
+		var document bytes.Buffer
+		root.write(&document)
+		doc, err := Parse(document.Bytes())
+		if doc == nil {
+			t.Fatalf("no document, error %v", err)
+		}
+		for _, message := range append(doc.Warnings, fmt.Sprint(err)) {
+			if strings.Contains(message, "SECRET") {
+				t.Errorf("message quotes the document: %s", message)
+			}
+		}
+		checkDocument(t, doc)
+	})
+}
+
+// element is an element of a test document, with its name as written.
+type element struct {
+	name     string
+	attr     []xml.Attr
+	text     string // before the children
+	children []*element
+}
+
+func treeOf(t *testing.T, document []byte) *element {
+	t.Helper()
+	decoder := xml.NewDecoder(bytes.NewReader(document))
+	open := []*element{{}}
+	for {
+		token, err := decoder.RawToken()
+		if errors.Is(err, io.EOF) {
+			return open[0].children[0]
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		top := open[len(open)-1]
+		switch token := token.(type) {
+		case xml.StartElement:
+			child := &element{name: raw(token.Name), attr: token.Copy().Attr}
+			top.children = append(top.children, child)
+			open = append(open, child)
+		case xml.EndElement:
+			open = open[:len(open)-1]
+		case xml.CharData:
+			top.text += strings.TrimSpace(string(token))
+		}
+	}
+}
+
+func raw(name xml.Name) string {
+	if name.Space == "" {
+		return name.Local
+	}
+	return name.Space + ":" + name.Local
+}
+
+func (e *element) write(to *bytes.Buffer) {
+	to.WriteString("<" + e.name)
+	for _, a := range e.attr {
+		to.WriteString(" " + raw(a.Name) + `="`)
+		_ = xml.EscapeText(to, []byte(a.Value))
+		to.WriteString(`"`)
+	}
+	to.WriteString(">")
+	_ = xml.EscapeText(to, []byte(e.text))
+	for _, child := range e.children {
+		child.write(to)
+	}
+	to.WriteString("</" + e.name + ">")
+}
+
+// all gives the elements below e.
+func (e *element) all() []*element {
+	var list []*element
+	for _, child := range e.children {
+		list = append(append(list, child), child.all()...)
+	}
+	return list
+}
+
+const operations = 7
+
+// edit changes one element below the root as four bytes say.
+func (e *element) edit(bytes []byte, text string) {
+	list := e.all()
+	if len(list) == 0 || len(list) > 5000 {
+		return
+	}
+	at := list[(int(bytes[1])<<8|int(bytes[2]))%len(list)]
+	other := list[int(bytes[3])*len(list)/256]
+	values := []string{"", "-", "SECRET", "1", "2", "-0.00", "9999999999999999.99", "-92233720368547758.07", "1e9", "000010", "2026-02-30", "2026-12-31Z", "VAT", "384", "PLN", "\u00a0 \n"}
+	switch bytes[0] % operations {
+	case 0:
+		at.children, at.text = nil, ""
+	case 1: // repeat
+		for range 1 + bytes[3]%16 {
+			at.children = append(at.children, at.children...)
+			if len(at.children) > 100 {
+				break
+			}
+		}
+	case 2: // move a copy elsewhere; deep copies would grow without end
+		copied := *other
+		if len(copied.all()) < 50 {
+			at.children = append(at.children[:len(at.children):len(at.children)], &element{name: copied.name, attr: copied.attr, text: copied.text, children: flat(copied.children)})
+		}
+	case 3:
+		at.text = values[int(bytes[3])%len(values)]
+	case 4:
+		at.name = other.name
+	case 5:
+		at.text = text
+	case 6:
+		slices.Reverse(at.children)
+	}
+}
+
+// flat copies elements and their children, without what is deeper.
+func flat(elements []*element) []*element {
+	copies := make([]*element, len(elements))
+	for i, e := range elements {
+		copies[i] = &element{name: e.name, attr: e.attr, text: e.text}
+		for _, child := range e.children {
+			copies[i].children = append(copies[i].children, &element{name: child.name, attr: child.attr, text: child.text})
+		}
+	}
+	return copies
+}
+
+// checkDocument checks what holds for every Document, whatever it was read from.
+func checkDocument(t *testing.T, d *Document) {
+	t.Helper()
+	if len(d.Warnings) > maxWarnings+1 || len(d.Lines) > 2*maxRows || len(d.Parties) > 12*maxRows || len(d.References) > 2*maxReferences {
+		t.Errorf("%d warnings, %d lines, %d parties, %d references", len(d.Warnings), len(d.Lines), len(d.Parties), len(d.References))
+	}
+	// Whoever stores the rows relies on their kinds and positions as a key.
+	seen := map[string]bool{}
+	key := func(list, kind string, position any) {
+		k := fmt.Sprint(list, " ", kind, " ", position)
+		if seen[k] || position == 0 {
+			t.Errorf("%s is there twice, or has no position", k)
+		}
+		seen[k] = true
+	}
+	for _, x := range d.Parties {
+		key("party", x.Kind, x.Position)
+	}
+	for _, x := range d.Lines {
+		key("line", x.Kind, x.Position)
+		for _, decimal := range []string{x.Quantity, x.UnitPriceNet, x.UnitPriceGross, x.PriceQuantity, x.Discount, x.OSSRate, x.ExchangeRate} {
+			if canonical, err := canonicalDecimal(decimal); decimal != "" && (err != nil || canonical != decimal) {
+				t.Errorf("decimal %q", decimal)
+			}
+		}
+	}
+	for _, x := range d.VATRows {
+		key("VAT", x.Bucket, "")
+	}
+	for _, x := range d.References {
+		key("reference", x.Relation, x.Position)
+	}
+	for _, x := range d.CorrectionStates {
+		key("state", x.State, "in "+x.Bucket)
+	}
+	for _, x := range d.Payments {
+		key("payment", x.Kind, x.Position)
+	}
+	for _, x := range d.DueDates {
+		key("due", "", x.Position)
+	}
+	for _, x := range d.Accounts {
+		key("account", x.Owner, x.Position)
+	}
+	for _, x := range d.Adjustments {
+		key("adjustment", x.Kind, x.Position)
+	}
+	for _, x := range d.RelatedDocuments {
+		key("related", x.Kind, x.Position)
+	}
+	for _, x := range d.Transports {
+		key("transport", "", x.Position)
+	}
+	for _, x := range d.Notes {
+		key("note", x.Kind, x.Position)
+	}
+	for _, x := range d.Attachments {
+		key("attachment", "", x.Position)
+	}
+	for _, date := range []string{d.IssueDate, d.SaleDate, d.PeriodFrom, d.PeriodTo, d.TaxDate, d.PaidDate, d.FirstDueDate, d.LastDueDate} {
+		if _, err := time.Parse(time.DateOnly, date); date != "" && err != nil {
+			t.Errorf("date %q", date)
+		}
+	}
 }

@@ -1,10 +1,11 @@
 package parse
 
 import (
-	"encoding/json"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -24,14 +25,12 @@ func TestGolden(t *testing.T) {
 	for _, file := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".xml"), func(t *testing.T) {
 			doc := fixture(t, filepath.Base(file))
-			got, err := json.MarshalIndent(doc, "", "  ")
-			if err != nil {
-				t.Fatal(err)
-			}
-			got = append(got, '\n')
-			golden := strings.TrimSuffix(file, ".xml") + ".golden.json"
+			var rendered strings.Builder
+			statedFields(&rendered, "", reflect.ValueOf(*doc))
+			got := rendered.String()
+			golden := strings.TrimSuffix(file, ".xml") + ".golden"
 			if *update {
-				if err := os.WriteFile(golden, got, 0o600); err != nil {
+				if err := os.WriteFile(golden, []byte(got), 0o600); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -40,10 +39,36 @@ func TestGolden(t *testing.T) {
 				t.Fatal(err)
 			}
 			// A checkout on Windows may end its lines otherwise.
-			if diff := cmp.Diff(strings.ReplaceAll(string(want), "\r\n", "\n"), string(got)); diff != "" {
+			if diff := cmp.Diff(strings.ReplaceAll(string(want), "\r\n", "\n"), got); diff != "" {
 				t.Errorf("-golden +parsed:\n%s", diff)
 			}
 		})
+	}
+}
+
+// stated writes what a Document states, one field a line, under its path.
+func statedFields(to *strings.Builder, path string, v reflect.Value) {
+	switch {
+	case v.IsZero():
+	case v.Type() == reflect.TypeFor[Minor]():
+		fmt.Fprintf(to, "%s: %s\n", path, render(v.Interface().(Minor).Value))
+	case v.Kind() == reflect.Pointer:
+		statedFields(to, path, v.Elem())
+	case v.Kind() == reflect.Slice:
+		for i := range v.Len() {
+			// An empty cell of a table holds the place of its column.
+			if element := v.Index(i); element.IsZero() {
+				fmt.Fprintf(to, "%s[%d]:\n", path, i)
+			} else {
+				statedFields(to, fmt.Sprintf("%s[%d]", path, i), element)
+			}
+		}
+	case v.Kind() == reflect.Struct:
+		for i := range v.NumField() {
+			statedFields(to, strings.TrimPrefix(path+"."+v.Type().Field(i).Name, "."), v.Field(i))
+		}
+	default:
+		fmt.Fprintf(to, "%s: %v\n", path, v)
 	}
 }
 

@@ -170,6 +170,13 @@ func TestMemory(t *testing.T) {
 		"declared namespaces": fill(`<a xmlns:b="urn:b" xmlns="`+namespaceFA3+`"/>`, 200_000),
 		"warnings":            fill("<P_15/>", 499_000),
 		"parties before":      fill("<Podmiot2K/>", 499_000),
+		"corrected invoices":  fill("<DaneFaKorygowanej/>", 499_000),
+		"notes":               fill("<DodatkowyOpis/>", 499_000),
+		"cells":               strings.Replace(fa3("", ""), "</Faktura>", "<Zalacznik><BlokDanych><Tabela>"+strings.Repeat("<Wiersz><WKom/></Wiersz>", 249_000)+"</Tabela></BlokDanych></Zalacznik></Faktura>", 1),
+		"rows without cells":  strings.Replace(fa3("", ""), "</Faktura>", "<Zalacznik><BlokDanych><Tabela>"+strings.Repeat("<Wiersz/>", 499_000)+"</Tabela></BlokDanych></Zalacznik></Faktura>", 1),
+		"embedded file":       pefInvoice("<cac:AdditionalDocumentReference><cac:Attachment><cbc:EmbeddedDocumentBinaryObject>" + strings.Repeat("YWJj", 3<<20) + "</cbc:EmbeddedDocumentBinaryObject></cac:Attachment></cac:AdditionalDocumentReference>"),
+		"subtotals":           pefInvoice("<cac:TaxTotal>" + strings.Repeat("<cac:TaxSubtotal/>", 499_000) + "</cac:TaxTotal>"),
+		"tax totals":          pefInvoice(strings.Repeat("<cac:TaxTotal/>", 499_000)),
 	} {
 		t.Run(name, func(t *testing.T) {
 			document := []byte(xml)

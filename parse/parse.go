@@ -11,10 +11,10 @@ import (
 
 // Version numbers what [Parse] reads. It is raised when Parse reads more, or
 // reads better, so that rows written by an older parser can be read again.
-const Version = 1
+const Version = 2
 
-// ErrUnsupported marks an invoice in a form that is kept but not read yet: FA(1),
-// FA_RR, PEF, or one that this program does not know.
+// ErrUnsupported marks an invoice in a form that this program does not know, and
+// keeps without reading it.
 var ErrUnsupported = errors.New("this form of invoice is stored but not read yet")
 
 // byteOrderMark is stripped: KSeF refuses it, but files that passed through other
@@ -50,41 +50,71 @@ func Parse(document []byte) (*Document, error) {
 	root := rootElement(tree)
 	form := formOf(root)
 	doc.Form, doc.FormCode, doc.Namespace = form.name, form.code, root.NamespaceURI
-	r := reader{doc: doc, namespace: root.NamespaceURI}
+	r := reader{doc: doc, namespaces: []string{root.NamespaceURI}}
 	r.formCode(root)
-	if !form.readable {
+	if form.read == nil {
 		return doc, fmt.Errorf("form %s, root element %s: %w", form.name, shown(root.Data), ErrUnsupported)
 	}
-	r.faktura(root)
+	form.read(&r, root)
+	r.finish()
 	return doc, nil
 }
 
 // form is a kind of document that KSeF keeps.
 type form struct {
-	name     string // Document.Form
-	code     string // systemCode of the API's FormCode; "" when the document must say it
-	readable bool
+	name string // Document.Form
+	code string // systemCode of the API's FormCode; "" when the document must say it
+	read func(*reader, *xmlquery.Node)
 }
 
 // formOf tells the form by the namespace and the name of the root element. The
 // prefix is the issuer's choice, and FA_RR has the root name of FA.
 func formOf(root *xmlquery.Node) form {
 	switch root.NamespaceURI + " " + root.Data {
-	case "http://crd.gov.pl/wzor/2025/06/25/13775/ Faktura":
-		return form{"FA", "FA (3)", true}
-	case "http://crd.gov.pl/wzor/2023/06/29/12648/ Faktura":
-		return form{"FA", "FA (2)", true}
-	case "http://crd.gov.pl/wzor/2021/11/29/11089/ Faktura":
-		return form{"FA", "FA (1)", false}
-	case "http://crd.gov.pl/wzor/2026/03/06/14189/ Faktura",
-		"http://crd.gov.pl/wzor/2026/02/17/14164/ Faktura":
-		return form{"FA_RR", "FA_RR (1)", false}
-	case "urn:oasis:names:specification:ubl:schema:xsd:Invoice-2 Invoice":
-		return form{"PEF", "PEF (3)", false}
-	case "urn:oasis:names:specification:ubl:schema:xsd:CreditNote-2 CreditNote":
-		return form{"PEF_KOR", "PEF_KOR (3)", false}
+	case namespaceFA3 + " Faktura":
+		return form{"FA", "FA (3)", (*reader).faktura}
+	case namespaceFA2 + " Faktura":
+		return form{"FA", "FA (2)", (*reader).faktura}
+	case namespaceFA1 + " Faktura":
+		return form{"FA", "FA (1)", (*reader).faktura}
+	case namespaceRR + " Faktura", "http://crd.gov.pl/wzor/2026/02/17/14164/ Faktura":
+		return form{"FA_RR", "FA_RR (1)", (*reader).faktura}
+	case namespacePEF + " Invoice":
+		return form{"PEF", "PEF (3)", (*reader).ubl}
+	case namespacePEFKOR + " CreditNote":
+		return form{"PEF_KOR", "PEF_KOR (3)", (*reader).ubl}
 	default:
 		return form{name: "UNKNOWN"}
+	}
+}
+
+const (
+	namespaceFA1    = "http://crd.gov.pl/wzor/2021/11/29/11089/"
+	namespaceFA2    = "http://crd.gov.pl/wzor/2023/06/29/12648/"
+	namespaceFA3    = "http://crd.gov.pl/wzor/2025/06/25/13775/"
+	namespaceRR     = "http://crd.gov.pl/wzor/2026/03/06/14189/"
+	namespacePEF    = "urn:oasis:names:specification:ubl:schema:xsd:Invoice-2"
+	namespacePEFKOR = "urn:oasis:names:specification:ubl:schema:xsd:CreditNote-2"
+)
+
+// NamespaceOf gives the XML namespace of a form by its code, such as "FA (3)", or ""
+// for another code. Drafts of a form had others.
+func NamespaceOf(formCode string) string {
+	switch formCode {
+	case "FA (1)":
+		return namespaceFA1
+	case "FA (2)":
+		return namespaceFA2
+	case "FA (3)":
+		return namespaceFA3
+	case "FA_RR (1)":
+		return namespaceRR
+	case "PEF (3)":
+		return namespacePEF
+	case "PEF_KOR (3)":
+		return namespacePEFKOR
+	default:
+		return ""
 	}
 }
 

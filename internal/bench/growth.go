@@ -46,7 +46,23 @@ func multiply(ctx context.Context, j multiplication) error {
 	if err := pool.QueryRowContext(ctx, "SELECT max(id) FROM invoices").Scan(&invoices); err != nil {
 		return err
 	}
-	for _, table := range []string{"invoices", "invoice_roles", "documents", "parties", "invoice_lines", "vat_summary"} {
+	tables := []string{"invoices"}
+	rows, err := pool.QueryContext(ctx, "SELECT m.name FROM sqlite_schema m, pragma_table_info(m.name) c WHERE m.type = 'table' AND c.name = 'invoice_id'")
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var table string
+		if err := rows.Scan(&table); err != nil {
+			return err
+		}
+		tables = append(tables, table)
+	}
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		return err
+	}
+	for _, table := range tables {
 		statement, err := copyStatement(ctx, pool, table)
 		if err != nil {
 			return err
@@ -84,7 +100,10 @@ func copyStatement(ctx context.Context, pool *sql.DB, table string) (string, err
 			value = name + " + :offset"
 		case "id":
 			continue // SQLite gives the next one
-		case "ksef_number":
+		case "ksef_number": // of the invoice: references to others stay
+			if table != "invoices" {
+				break
+			}
 			value = "printf('%s-%d', ksef_number, :times)"
 		}
 		columns, values = append(columns, name), append(values, value)
