@@ -16,12 +16,13 @@ import (
 // hundred of them again.
 var imports = map[string][]string{
 	"ksefmirror":                           {"internal/cli"},
-	"ksefmirror/internal/cli":              {"daemon", "db", "sync", "internal/config", "internal/ksef", "internal/ksefsim", "internal/tree"},
+	"ksefmirror/internal/cli":              {"daemon", "db", "sync", "service", "internal/config", "internal/ksef", "internal/ksefsim", "internal/tree"},
 	"ksefmirror/daemon":                    {"sync", "internal/ksef"},
 	"ksefmirror/sync":                      {"internal/ksef", "db", "internal/tree", "parse"},
 	"ksefmirror/db":                        {"parse"},
 	"ksefmirror/db/dictionary":             {},
 	"ksefmirror/parse":                     {},
+	"ksefmirror/service":                   {},
 	"ksefmirror/internal/config":           {},
 	"ksefmirror/internal/ksef":             {},
 	"ksefmirror/internal/tree":             {},

@@ -123,21 +123,27 @@ Exit codes: 0 in order, 1 failure, 2 wrong command line or configuration,
 		return usageError(fmt.Errorf("%w\n  See: %s --help", err, cmd.CommandPath()))
 	})
 	root.PersistentFlags().StringVar(&c.configFlag, "config", "", "configuration `file` (default: config.toml here, then the system's place)")
-	root.AddCommand(c.demo(), c.simulate(), c.sync(), c.run(), c.status(), c.verify(), c.config(), c.version())
+	root.AddCommand(c.demo(), c.simulate(), c.sync(), c.run(), c.status(), c.verify(), c.config(), c.service(), c.version())
 	return root
 }
 
 // load reads the configuration that the flag or the default places name.
 func (c *command) load() (*config.Config, error) {
+	loaded, _, err := c.loadFrom()
+	return loaded, err
+}
+
+// loadFrom is load, and says where the configuration is.
+func (c *command) loadFrom() (*config.Config, string, error) {
 	path, err := config.Path(c.configFlag)
 	if err != nil {
-		return nil, usageError(err)
+		return nil, "", usageError(err)
 	}
 	loaded, err := config.Load(path, checkLayout)
 	if err != nil {
-		return nil, usageError(err)
+		return nil, "", usageError(err)
 	}
-	return loaded, nil
+	return loaded, path, nil
 }
 
 func checkLayout(pattern string) error {

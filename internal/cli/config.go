@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"os"
+	"runtime"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -45,19 +46,27 @@ func (c *command) configCheck() *cobra.Command {
 func (c *command) configInit() *cobra.Command {
 	var o config.InitOptions
 	var tokenFile string
+	var forService bool
 	cmd := &cobra.Command{
 		Use:   "init",
 		Short: "Write a commented configuration for one mirror",
 		Long: `Writes a commented configuration file, and the KSeF token into a file of its own
 that only you can read. Asks for what no flag says. The token is never a flag,
 for other users of the machine can read command lines: type it when asked, or
-give a file with --token-file. Existing files are left alone.`,
+give a file with --token-file. Existing files are left alone. With --service the
+configuration is the system's, and on Linux it keeps invoices in /var/lib/ksefmirror
+and lets systemd alone read the token.`,
 		Args: noArguments,
 		RunE: func(*cobra.Command, []string) error {
 			path := c.configFlag
-			if path == "" {
+			switch {
+			case path == "" && forService:
+				path = config.SystemPath()
+			case path == "":
 				path = "config.toml"
 			}
+			// Only systemd hands over credentials.
+			o.Service = forService && runtime.GOOS == "linux"
 			if err := c.ask(&o, tokenFile); err != nil {
 				return usageError(err)
 			}
@@ -71,6 +80,10 @@ give a file with --token-file. Existing files are left alone.`,
 			if o.Token == "" {
 				_, _ = fmt.Fprintf(c.stdout, "Now put the KSeF token into the file that %s names under auth.token, readable only by you.\n", path)
 			}
+			if forService {
+				_, _ = fmt.Fprintf(c.stdout, "Next: ksefmirror --config %s service install, then: ksefmirror service start\n", path)
+				return nil
+			}
 			_, _ = fmt.Fprintf(c.stdout, "Next: ksefmirror --config %s config check, then: ksefmirror --config %s sync\n", path, path)
 			return nil
 		},
@@ -81,6 +94,7 @@ give a file with --token-file. Existing files are left alone.`,
 	flags.StringVar(&o.APIURL, "api-url", "", "another address than the environment's, such as a simulator's")
 	flags.StringVar(&o.Context, "context", "", "whose invoices, such as nip:5265877635")
 	flags.StringVar(&tokenFile, "token-file", "", "a `file` that holds the KSeF token; - reads it from standard input")
+	flags.BoolVar(&forService, "service", false, "write the configuration of the system's service")
 	return cmd
 }
 

@@ -65,6 +65,9 @@ type Auth struct {
 	Token  Reference
 }
 
+// References gives where the secrets are kept that the method takes.
+func (a Auth) References() []Reference { return []Reference{a.Token} }
+
 // Default gives the configuration of a file without any key. It has no mirror,
 // so it is not yet valid.
 func Default() Config {
@@ -133,7 +136,7 @@ func Load(path string, checkLayout func(string) error) (*Config, error) {
 // Windows). The error lists where it looked. A file named by flag is not looked
 // at, so that [Load] reports what is wrong with it.
 func Path(flag string) (string, error) {
-	return find(flag, "config.toml", systemPath())
+	return find(flag, "config.toml", SystemPath())
 }
 
 func find(flag string, places ...string) (string, error) {
@@ -151,7 +154,8 @@ func find(flag string, places ...string) (string, error) {
 		strings.Join(places, " and "), fs.ErrNotExist)
 }
 
-func systemPath() string {
+// SystemPath is where the system's configuration is kept: see [Path].
+func SystemPath() string {
 	if runtime.GOOS != "windows" {
 		return "/etc/ksefmirror/config.toml"
 	}
