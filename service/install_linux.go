@@ -62,7 +62,7 @@ func (h host) plan(s Setup) (Plan, error) {
 	steps = append(steps,
 		Step{"create the system user " + Name + " and its group, if there are none", h.createAccount},
 		Step{"let the group read " + s.Config, func(context.Context) error { return h.letRead(s.Config) }},
-		Step{"make the folder " + s.DataDir + " and give it, with the folders of mirrors in it, to the user", func(context.Context) error { return h.handOver(s) }},
+		Step{"make the folders of the mirrors in " + s.DataDir + " and give them to the user", func(context.Context) error { return h.handOver(s) }},
 		Step{"write /etc/systemd/system/" + Name + ".service and have systemd start it with the machine", func(context.Context) error { return h.register(text) }},
 	)
 	return Plan{Definition: text, Steps: steps}, nil
@@ -159,14 +159,17 @@ func (h host) letRead(config string) error {
 	return nil
 }
 
-// handOver makes the data folder and gives it to the service's user. Of what is
-// in it, only the mirrors are given away. No file is opened, for that could cost
-// locks of SQLite, and no link followed.
+// handOver makes the folders of the mirrors and gives them to the service's user,
+// with all that is in them; the data folder only if there was none, for otherwise
+// it may be shared. No file is opened, for that could cost locks of SQLite, and no
+// link followed.
 func (h host) handOver(s Setup) error {
 	uid, gid, err := h.account()
 	if err != nil {
 		return err
 	}
+	_, err = os.Stat(h.root + s.DataDir)
+	isNew := errors.Is(err, fs.ErrNotExist)
 	if err := os.MkdirAll(h.root+s.DataDir, 0o750); err != nil {
 		return err
 	}
@@ -175,19 +178,21 @@ func (h host) handOver(s Setup) error {
 		return err
 	}
 	defer folder.Close()
-	if err := h.chown(folder, ".", uid, gid); err != nil {
-		return err
+	if isNew {
+		if err := h.chown(folder, ".", uid, gid); err != nil {
+			return err
+		}
 	}
 	for _, mirror := range s.Mirrors {
 		below, err := filepath.Rel(s.DataDir, mirror)
-		if err != nil || !filepath.IsLocal(below) {
-			return fmt.Errorf("%s is not in %s", mirror, s.DataDir)
+		if err != nil {
+			return err
+		}
+		if err := folder.MkdirAll(below, 0o750); err != nil {
+			return err
 		}
 		err = fs.WalkDir(folder.FS(), below, func(path string, _ fs.DirEntry, err error) error {
-			switch {
-			case path == below && errors.Is(err, fs.ErrNotExist):
-				return nil // it has never run
-			case err != nil:
+			if err != nil {
 				return err
 			}
 			return h.chown(folder, path, uid, gid)

@@ -10,8 +10,10 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+	"unsafe"
 
 	kardianos "github.com/kardianos/service"
+	"golang.org/x/sys/windows"
 	"golang.org/x/sys/windows/svc/mgr"
 )
 
@@ -22,20 +24,19 @@ const account = `NT SERVICE\` + Name
 
 // host is the machine that is installed on. Tests have one of their own.
 type host struct {
-	programs string // the folder for programs: %ProgramFiles%
-	manager  func(kardianos.Config) (manager, error)
-	recover  func() error
-	run      func(ctx context.Context, name string, args ...string) error
+	programs  string // the folder for programs: %ProgramFiles%
+	manager   func(kardianos.Config) (manager, error)
+	configure func() error
+	run       func(ctx context.Context, name string, args ...string) error
 }
 
 // NewPlan says what installing the service takes. It touches nothing.
 func NewPlan(s Setup) (Plan, error) {
-	return host{
-		programs: os.Getenv("ProgramFiles"),
-		manager:  systemManager,
-		recover:  setRecovery,
-		run:      runProgram,
-	}.plan(s)
+	return systemHost().plan(s)
+}
+
+func systemHost() host {
+	return host{os.Getenv("ProgramFiles"), systemManager, configure, runProgram}
 }
 
 func (h host) plan(s Setup) (Plan, error) {
@@ -64,11 +65,10 @@ func (h host) plan(s Setup) (Plan, error) {
 		Executable: program,
 		Arguments:  []string{"--config", s.Config, "run", RunArgument},
 		UserName:   account,
-		Option:     kardianos.KeyValue{"DelayedAutoStart": true},
 	}
 	steps = append(steps,
 		Step{"register the service " + Name + " and its source in the event log", func(ctx context.Context) error { return h.register(ctx, config) }},
-		Step{"have it restarted after a crash and after a failure that it reports", func(context.Context) error { return h.recover() }},
+		Step{"have it started some time after the machine, and restarted after a crash and after a failure that it reports", func(context.Context) error { return h.configure() }},
 		Step{"make the folder " + s.DataDir + " and let " + account + " write there", func(ctx context.Context) error { return h.letWrite(ctx, s.DataDir) }},
 		Step{"let " + account + " read " + strings.Join(append([]string{s.Config}, s.SecretFiles...), ", "), func(ctx context.Context) error { return h.letRead(ctx, s) }},
 	)
@@ -106,9 +106,10 @@ func (h host) register(ctx context.Context, config kardianos.Config) error {
 // goneWithin is how long the removal of a service may take.
 const goneWithin = 30 * time.Second
 
-// setRecovery has the service restarted. Without the flag for failures that are
-// not crashes Windows would leave it stopped whenever it had said why it ended.
-func setRecovery() (err error) {
+// configure sets what kardianos does not, or not well. Without the flag for
+// failures that are not crashes Windows would leave the service stopped whenever
+// it had said why it ended.
+func configure() (err error) {
 	services, err := mgr.Connect()
 	if err != nil {
 		return err
@@ -120,15 +121,16 @@ func setRecovery() (err error) {
 	}
 	defer s.Close()
 	const day = 24 * 60 * 60
-	err = s.SetRecoveryActions([]mgr.RecoveryAction{
-		{Type: mgr.ServiceRestart, Delay: 10 * time.Second},
-		{Type: mgr.ServiceRestart, Delay: 30 * time.Second},
-		{Type: mgr.ServiceRestart, Delay: time.Minute}, // and all later ones
-	}, day)
-	if err != nil {
-		return err
-	}
-	return s.SetRecoveryActionsOnNonCrashFailures(true)
+	delayed := windows.SERVICE_DELAYED_AUTO_START_INFO{IsDelayedAutoStartUp: 1}
+	return errors.Join(
+		windows.ChangeServiceConfig2(s.Handle, windows.SERVICE_CONFIG_DELAYED_AUTO_START_INFO, (*byte)(unsafe.Pointer(&delayed))), // #nosec G103 -- Windows takes any structure here
+		s.SetRecoveryActions([]mgr.RecoveryAction{
+			{Type: mgr.ServiceRestart, Delay: 10 * time.Second},
+			{Type: mgr.ServiceRestart, Delay: 30 * time.Second},
+			{Type: mgr.ServiceRestart, Delay: time.Minute}, // and all later ones
+		}, day),
+		s.SetRecoveryActionsOnNonCrashFailures(true),
+	)
 }
 
 // letWrite makes the data folder and lets the service's account write there. A
