@@ -20,7 +20,7 @@ func NewPlan(s Setup) (Plan, error) {
 		return Plan{}, err
 	}
 	if len(s.Credentials) > 0 {
-		return Plan{}, fmt.Errorf("cred:%s: only systemd hands over credentials; name the secret by file:", s.Credentials[0])
+		return Plan{}, fmt.Errorf("cred:%s: only systemd hands over credentials; name the secret by file:PATH", s.Credentials[0])
 	}
 	owner, err := ownerOf(s.Config)
 	if err != nil {

@@ -44,7 +44,7 @@ func (h host) plan(s Setup) (Plan, error) {
 		return Plan{}, err
 	}
 	if len(s.Credentials) > 0 {
-		return Plan{}, fmt.Errorf("cred:%s: only systemd hands over credentials; name the secret by file:", s.Credentials[0])
+		return Plan{}, fmt.Errorf("cred:%s: only systemd hands over credentials; name the secret by file:PATH", s.Credentials[0])
 	}
 	steps := []Step{{"check that the service does not run", func(context.Context) error {
 		m, err := h.manager(kardianos.Config{})

@@ -14,7 +14,10 @@ import (
 const stopLimit = 30 * time.Second
 
 // patience is how long Windows is told to wait for the next sign of life.
-const patience = 10 * time.Second
+const (
+	patience = 10 * time.Second
+	waitHint = uint32(patience / time.Millisecond)
+)
 
 // RunAsWindowsService is [Run] for a process that Windows's service control
 // manager has started. A stop or shutdown ends ctx of the work.
@@ -37,7 +40,7 @@ type handler struct {
 // other than 0 makes it take the recovery actions.
 func (h *handler) Execute(_ []string, requests <-chan svc.ChangeRequest, statuses chan<- svc.Status) (ownCode bool, code uint32) {
 	const accepts = svc.AcceptStop | svc.AcceptShutdown | svc.AcceptPreShutdown
-	status := svc.Status{State: svc.StartPending, WaitHint: uint32(patience.Milliseconds())}
+	status := svc.Status{State: svc.StartPending, WaitHint: waitHint}
 	statuses <- status
 
 	ctx, stop := context.WithCancel(h.ctx)
@@ -81,7 +84,7 @@ func (h *handler) Execute(_ []string, requests <-chan svc.ChangeRequest, statuse
 				if hung != nil {
 					continue
 				}
-				status = svc.Status{State: svc.StopPending, WaitHint: uint32(patience.Milliseconds())}
+				status = svc.Status{State: svc.StopPending, WaitHint: waitHint}
 				statuses <- status
 				hung = time.After(stopLimit)
 				stop()

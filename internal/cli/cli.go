@@ -222,6 +222,9 @@ func options(m config.Mirror, log *slog.Logger) (ksefsync.Options, error) {
 
 // open opens one mirror for work.
 func open(ctx context.Context, m config.Mirror, log *slog.Logger, progress func(ksefsync.Progress)) (*ksefsync.Mirror, error) {
+	if err := refuseForeignFolder(m.Dir); err != nil {
+		return nil, err
+	}
 	o, err := options(m, log.With("mirror", m.Name))
 	if err != nil {
 		return nil, err
