@@ -72,7 +72,7 @@ func (h host) plan(s Setup) (Plan, error) {
 		Step{"make the folder " + s.DataDir + " and let " + account + " write there", func(ctx context.Context) error { return h.letWrite(ctx, s.DataDir) }},
 		Step{"let " + account + " read " + strings.Join(append([]string{s.Config}, s.SecretFiles...), ", "), func(ctx context.Context) error { return h.letRead(ctx, s) }},
 	)
-	definition := fmt.Sprintf("Service:  %s\nProgram:  %q --config %q run %s\nAccount:  %s\nStart:    automatic, delayed\nRecovery: restart after 10 s, 30 s, then every minute; also on a reported failure\n",
+	definition := fmt.Sprintf("Service:  %s\nProgram:  \"%s\" --config \"%s\" run %s\nAccount:  %s\nStart:    automatic, delayed\nRecovery: restart after 10 s, 30 s, then every minute; also on a reported failure\n",
 		Name, program, s.Config, RunArgument, account)
 	return Plan{Definition: definition, Steps: steps}, nil
 }
