@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -48,7 +49,12 @@ type place struct {
 
 func newPlace(t *testing.T) *place {
 	t.Helper()
-	p := &place{t: t, dir: t.TempDir(), sim: ksefsim.New(ksefsim.Options{HWMLag: time.Millisecond})}
+	return newPlaceWith(t, nil)
+}
+
+func newPlaceWith(t *testing.T, limits ksef.Limits) *place {
+	t.Helper()
+	p := &place{t: t, dir: t.TempDir(), sim: ksefsim.New(ksefsim.Options{HWMLag: time.Millisecond, Limits: limits})}
 	p.sim.AddToken(company, secretToken)
 	server := httptest.NewServer(contract.Wrap(t, p.sim))
 	t.Cleanup(server.Close)
@@ -180,6 +186,69 @@ func TestExitCodes(t *testing.T) {
 	p.sim.ClearFaults()
 	p.sim.Fault(ksefsim.Reset("", 0))
 	p.want(1, []string{"KSeF could not be reached"}, "sync")
+}
+
+// The person at the keyboard compares with KSeF: the months, what was missing, what
+// KSeF hides, and the exit codes.
+func TestReconcile(t *testing.T) {
+	p := newPlace(t)
+	p.generate(40)
+	p.want(1, []string{"sync first"}, "reconcile")
+	p.want(0, nil, "sync")
+	p.want(0, []string{"acme: buyer, stored in KSeF from ", "VAT in PLN", "listed by KSeF, 0 of them were missing here, 0 no longer listed"}, "reconcile")
+	p.want(0, []string{"by month of issue"}, "reconcile", "--all", "--by", "issued")
+
+	past := time.Now().Add(-20 * time.Hour)
+	late, err := p.sim.Add(ksefsim.Generate(ksefsim.GenerateOptions{Count: 1, Context: company, From: past, To: past.Add(time.Second), Seed: 5})...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.want(3, []string{"was missing here: " + string(late[0])}, "reconcile")
+	p.want(1, []string{"appeared in KSeF below the watermark", string(late[0]), "reconciled "}, "status")
+
+	hidden := p.sim.Listed(company, ksef.Seller)[3].Number
+	p.sim.SetListed(hidden, ksef.Seller, false)
+	out := p.want(3, nil, "reconcile", "--json")
+	var all []struct {
+		Name  string `json:"name"`
+		Roles []struct {
+			Role      string   `json:"role"`
+			Late      []string `json:"late"`
+			NotListed []string `json:"not_listed"`
+			ByStored  []struct {
+				KSeF, Here struct {
+					Invoices int    `json:"invoices"`
+					Gross    string `json:"gross"`
+				}
+			} `json:"by_stored"`
+		} `json:"roles"`
+	}
+	_, out, _ = strings.Cut(out, "\n[") // after the log, which goes to standard error
+	if err := json.Unmarshal([]byte("["+out), &all); err != nil || len(all) != 1 || len(all[0].Roles) != 4 {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	seller := all[0].Roles[0]
+	if seller.Role != "seller" || len(seller.NotListed) != 1 || seller.NotListed[0] != string(hidden) || seller.Late == nil {
+		t.Errorf("%+v", seller)
+	}
+	ksefs, here := 0, 0
+	for _, month := range seller.ByStored {
+		ksefs, here = ksefs+month.KSeF.Invoices, here+month.Here.Invoices
+	}
+	if here != len(p.sim.Listed(company, ksef.Seller)) || ksefs != here-1 {
+		t.Errorf("%d in KSeF, %d here", ksefs, here)
+	}
+	p.want(3, []string{"in KSeF", "here", "no longer lists it, it is kept: " + string(hidden)}, "reconcile", "--since", past.Format(time.DateOnly))
+	p.want(1, []string{"no longer listed by KSeF", string(hidden)}, "status")
+	p.want(0, []string{"41 invoices checked, 0 missing"}, "verify")
+
+	p.want(2, []string{"want a day"}, "reconcile", "--since", "01.02.2026")
+	p.want(2, []string{"exclude"}, "reconcile", "--since", "2026-02-01", "--all")
+	p.want(2, []string{"want stored or issued"}, "reconcile", "--by", "tax")
+	for _, path := range []string{"/invoices/query/metadata", "/invoices/exports"} {
+		p.sim.Fault(ksefsim.TooMany(path, 0, "2680"))
+	}
+	p.want(5, []string{"nothing was compared", "it can go on from"}, "reconcile")
 }
 
 // A second process is told that the mirror is taken (exit 4); SIGTERM ends the
@@ -319,6 +388,69 @@ func TestRunUnderAServiceManager(t *testing.T) {
 	p.want(2, nil, "run")
 }
 
+// Processes that ask at the same time, beside the daemon, share one budget to the
+// last request: KSeF sees all that it allows and nothing more, though one of them
+// is killed with its request under way.
+func TestRemoteBesideDaemon(t *testing.T) {
+	const allowed, together = 7, 12
+	p := newPlaceWith(t, ksef.Limits{ksef.GroupDownload: {PerHour: allowed}})
+	p.generate(1)
+	p.want(0, nil, "sync") // one download; the daemon has nothing more to fetch
+	daemon := p.command("run")
+	if err := daemon.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = daemon.Process.Kill()
+		_ = daemon.Wait()
+	}()
+	var number string
+	for _, role := range []ksef.SubjectType{ksef.Seller, ksef.Buyer, ksef.ThirdParty, ksef.Authorized} {
+		for _, s := range p.sim.Listed(company, role) {
+			number = string(s.Number)
+		}
+	}
+
+	asked := make(chan struct{})
+	p.sim.Fault(ksefsim.Fault{Path: "/invoices/ksef/*", Times: 1, Do: func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		close(asked)
+		<-r.Context().Done()
+		next.ServeHTTP(w, r)
+	}})
+	killed := p.command("remote", "download", number, "--fresh", "-o", "killed.xml")
+	if err := killed.Start(); err != nil {
+		t.Fatal(err)
+	}
+	<-asked
+	if err := killed.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = killed.Wait() // it was killed
+
+	var commands []*exec.Cmd
+	for i := range together {
+		cmd := p.command("remote", "download", number, "--fresh", "-o", fmt.Sprintf("%d.xml", i))
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		commands = append(commands, cmd)
+	}
+	codes := map[int]int{}
+	for _, cmd := range commands {
+		_ = cmd.Wait() // the exit code tells
+		codes[cmd.ProcessState.ExitCode()]++
+	}
+	stats := p.sim.Stats()
+	const left = allowed - 2 // one for sync, one for the killed
+	if codes[0] != left || codes[5] != together-codes[0] || stats.ByGroup[ksef.GroupDownload] != allowed || stats.TooMany != 0 {
+		t.Errorf("exit codes %v, %d downloads reached KSeF of %d, %d answers 429", codes, stats.ByGroup[ksef.GroupDownload], allowed, stats.TooMany)
+	}
+	files, err := filepath.Glob(filepath.Join(p.dir, "*.xml"))
+	if err != nil || len(files) != left {
+		t.Errorf("%d files, %v", len(files), err)
+	}
+}
+
 func TestDemo(t *testing.T) {
 	p := &place{t: t, dir: t.TempDir()}
 	p.want(0, []string{"Mirrored 1000 invoices", "1000 in 4 packages", "Mirrored those too: 20 one by one", "1020 files in all", "v_invoices"}, "demo", "--dir", "demo")
@@ -380,13 +512,13 @@ func TestReadmeHasEveryCommand(t *testing.T) {
 	}
 	p := &place{t: t, dir: t.TempDir()}
 	var has []string
-	for _, parent := range []string{"", "config", "service"} {
+	for _, parent := range []string{"", "config", "remote", "service"} {
 		args := append(strings.Fields(parent), "--help")
 		help, _ := p.run("", args...)
 		_, list, _ := strings.Cut(help, "Available Commands:\n")
 		list, _, _ = strings.Cut(list, "\n\n")
 		for line := range strings.Lines(list) {
-			if name, _, ok := strings.Cut(strings.TrimSpace(line), " "); ok && name != "completion" && name != "help" && name != "config" && (parent != "" || name != "service") {
+			if name, _, ok := strings.Cut(strings.TrimSpace(line), " "); ok && name != "completion" && name != "help" && name != "config" && name != "remote" && (parent != "" || name != "service") {
 				has = append(has, strings.TrimSpace(parent+" "+name))
 			}
 		}
@@ -394,7 +526,7 @@ func TestReadmeHasEveryCommand(t *testing.T) {
 	if len(has) < 15 {
 		t.Fatalf("found only the commands %q", has)
 	}
-	rows := regexp.MustCompile("(?m)^\\| `((?:(?:config|service) )?[a-z]+)[` ]").FindAllStringSubmatch(string(readme), -1)
+	rows := regexp.MustCompile("(?m)^\\| `((?:(?:config|remote|service) )?[a-z]+)[` ]").FindAllStringSubmatch(string(readme), -1)
 	documented := map[string]bool{}
 	for _, row := range rows {
 		documented[row[1]] = true

@@ -32,6 +32,7 @@ const (
 // Mirror is what the daemon needs of an opened mirror: [ksefsync.Mirror].
 type Mirror interface {
 	Cycle(ctx context.Context) (ksefsync.Report, error)
+	ReconcileDue(ctx context.Context, until time.Time) (ksefsync.Reconciliation, error)
 	Close() error
 }
 
@@ -75,7 +76,7 @@ func (l *loop) run(ctx context.Context) {
 	for {
 		started := time.Now()
 		l.beat(started.Add(MaxSilence))
-		err := l.cycle(ctx)
+		err := l.cycle(ctx, started)
 		if ctx.Err() != nil {
 			return
 		}
@@ -87,9 +88,10 @@ func (l *loop) run(ctx context.Context) {
 	}
 }
 
-// cycle opens the mirror if it is not open and runs one cycle. A mirror whose
-// local state is in doubt is closed, so that the next attempt looks at it afresh.
-func (l *loop) cycle(ctx context.Context) error {
+// cycle opens the mirror if it is not open, runs one cycle, and reconciles what is
+// due in the time that is left of the interval. A mirror whose local state is in
+// doubt is closed, so that the next attempt looks at it afresh.
+func (l *loop) cycle(ctx context.Context, started time.Time) error {
 	if l.mirror == nil {
 		mirror, err := l.Open(ctx)
 		if err != nil {
@@ -99,8 +101,28 @@ func (l *loop) cycle(ctx context.Context) error {
 	}
 	report, err := l.mirror.Cycle(ctx)
 	l.logReport(report)
+	if err == nil {
+		err = l.reconcile(ctx, started.Add(l.Interval))
+	}
 	if err != nil && local(err) {
 		l.close()
+	}
+	return err
+}
+
+// reconcile compares what is due, until then. KSeF's trouble with it is not the
+// mirror's: it is logged, and tried again in some hours.
+func (l *loop) reconcile(ctx context.Context, until time.Time) error {
+	found, err := l.mirror.ReconcileDue(ctx, until)
+	for _, r := range found.Roles {
+		switch {
+		case ctx.Err() != nil:
+		case r.Err != nil:
+			l.log.Warn("reconciling failed, it will be tried again", "role", r.Role, "err", r.Err)
+		case r.Reached == r.To:
+			l.log.Info("reconciled", "role", r.Role, "from", r.From, "to", r.To, "listed", r.Listed, "late", len(r.Late),
+				"not_listed", len(r.NotListed), "changed", len(r.Changed), "requests", r.Requests)
+		}
 	}
 	return err
 }
@@ -110,7 +132,8 @@ func local(err error) bool {
 	var refused *ksef.Error
 	var login *ksef.LoginError
 	var budget *ksef.BudgetError
-	return !errors.As(err, &refused) && !errors.As(err, &login) && !errors.As(err, &budget)
+	return !errors.As(err, &refused) && !errors.As(err, &login) && !errors.As(err, &budget) &&
+		!errors.Is(err, ksefsync.ErrStuck)
 }
 
 // next is when to run again after a cycle that began at started and ended with

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
@@ -19,10 +20,12 @@ import (
 // mirror answers each cycle by a function of how many there were before, and
 // notes when they began.
 type mirror struct {
-	answer func(n int) error
+	answer    func(n int) error
+	reconcile func(n int) (ksefsync.Reconciliation, error) // nil: nothing is due
 
 	mu     sync.Mutex
 	began  []time.Time
+	until  []time.Time // of each call of ReconcileDue
 	opened int
 	closed int
 }
@@ -32,6 +35,16 @@ func (m *mirror) Cycle(ctx context.Context) (ksefsync.Report, error) {
 	defer m.mu.Unlock()
 	m.began = append(m.began, time.Now())
 	return ksefsync.Report{}, m.answer(len(m.began) - 1)
+}
+
+func (m *mirror) ReconcileDue(_ context.Context, until time.Time) (ksefsync.Reconciliation, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.until = append(m.until, until)
+	if m.reconcile == nil {
+		return ksefsync.Reconciliation{}, nil
+	}
+	return m.reconcile(len(m.until) - 1)
 }
 
 func (m *mirror) Close() error {
@@ -84,8 +97,11 @@ func TestFailureIsAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fine := &mirror{answer: func(int) error { return nil }}
 		broken := &mirror{answer: func(n int) error {
-			if n < 20 {
+			switch {
+			case n < 10:
 				return &ksef.Error{Op: "query metadata", HTTPStatus: 502}
+			case n < 20:
+				return fmt.Errorf("buyer: %w", ksefsync.ErrStuck)
 			}
 			return nil
 		}}
@@ -189,6 +205,42 @@ func TestBeat(t *testing.T) {
 		close(hang)
 		cancel()
 		<-ended
+	})
+}
+
+// Reconciling has the time between two cycles. KSeF's trouble with it is not the
+// mirror's, which goes on at its interval; trouble of this machine is.
+func TestReconcilesBetweenCycles(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &mirror{
+			answer: func(n int) error {
+				if n == 1 {
+					return &ksef.Error{Op: "query metadata", HTTPStatus: 502}
+				}
+				return nil
+			},
+			reconcile: func(n int) (ksefsync.Reconciliation, error) {
+				switch n {
+				case 0:
+					failed := ksefsync.RoleReconciliation{Role: "buyer", Err: &ksef.Error{Op: "start an export", HTTPStatus: 503}}
+					return ksefsync.Reconciliation{Roles: []ksefsync.RoleReconciliation{failed}}, nil
+				case 1:
+					return ksefsync.Reconciliation{}, errors.New("disk full")
+				}
+				return ksefsync.Reconciliation{}, nil
+			},
+		}
+		log := keep(t, time.Hour, map[string]*mirror{"a": m})
+		// The second cycle failed, so nothing was reconciled after it.
+		if len(m.until) != len(m.began)-1 || !m.until[0].Equal(m.began[0].Add(15*time.Minute)) || !m.until[1].Equal(m.began[2].Add(15*time.Minute)) {
+			t.Errorf("cycles at %v, reconciled until %v", m.began, m.until)
+		}
+		if pause := m.began[1].Sub(m.began[0]); pause != 15*time.Minute {
+			t.Errorf("KSeF's trouble with reconciling made the pause %s", pause)
+		}
+		if m.opened != 2 || strings.Count(log, "reconciling failed") != 1 || !strings.Contains(log, "failures=2") {
+			t.Errorf("opened %d times\n%s", m.opened, log)
+		}
 	})
 }
 

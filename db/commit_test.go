@@ -3,8 +3,10 @@ package db
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -134,11 +136,16 @@ func TestCommitKeepsEveryField(t *testing.T) {
 		"seller_nip": seller.NIP, "seller_name": seller.Name, "seller_country": seller.Country,
 		"buyer_id_type": "Nip", "buyer_id": buyer.ID, "buyer_id_country": buyer.IDCountry, "buyer_nip": buyer.ID, "buyer_name": buyer.Name, "buyer_country": buyer.Country,
 		"line_count": int64(1), "xml_path": in.Path, "parse_status": "ok", "parse_error": strings.Join(doc.Warnings, "\n"),
-		"metadata_json": string(in.MetadataJSON), "roles": "seller", "xml_size": int64(len(in.XML)),
+		"roles": "seller", "xml_size": int64(len(in.XML)),
 	} {
 		want[name] = value
 	}
 	compare("SELECT * FROM v_invoices", want)
+	for listed, err := range d.Listed(t.Context(), "seller", in.StoredAt, in.StoredAt) {
+		if err != nil || string(listed.MetadataJSON) != string(in.MetadataJSON) {
+			t.Errorf("metadata %q, %v", listed.MetadataJSON, err)
+		}
+	}
 	for i, party := range doc.Parties {
 		want := wantColumns(reflect.ValueOf(party), map[string]string{"Kind": "party", "IDType": "id_type", "ID": "id_value", "IDCountry": "id_country", "GLN": "gln", "Contacts": ""})
 		want["email"], want["phone"] = party.Contacts[0].Email, party.Contacts[0].Phone
@@ -376,6 +383,12 @@ func TestQuarantine(t *testing.T) {
 			t.Errorf("IsQuarantined(%s) = %v, %v", hash, is, err)
 		}
 	}
+	// What waited need not be one invoice.
+	whole := Quarantined{KSeFNumber: "all of an instant", Role: "seller", Holds: true, LastTriedAt: held.LastTriedAt}
+	commit(t, d, Batch{Role: "seller", Quarantined: []Quarantined{whole}})
+	check(alarm, other, whole)
+	commit(t, d, Batch{Role: "seller", Released: []Release{{Quarantined: whole.KSeFNumber}}})
+	check(alarm, other)
 	// Something else is wrong later: it is open again.
 	commit(t, d, Batch{Role: "seller", Quarantined: []Quarantined{held}})
 	check(held, alarm, other)
@@ -453,7 +466,7 @@ func TestRequests(t *testing.T) {
 	now := time.UnixMilli(1_793_000_000_123)
 	start := func(at time.Time) int64 {
 		t.Helper()
-		id, err := d.StartRequest(t.Context(), "query", at)
+		id, err := d.StartRequest(t.Context(), "query", 0, nil, func([]Request, map[string]time.Time) time.Time { return at })
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -495,6 +508,98 @@ func TestRequests(t *testing.T) {
 	blocks, err := d.Blocks(t.Context())
 	if diff := cmp.Diff(map[string]time.Time{"export": now.Add(time.Hour)}, blocks); diff != "" || err != nil {
 		t.Error(diff, err)
+	}
+}
+
+// What admit is told, and that nothing is recorded unless it agrees.
+func TestStartRequestTellsAdmit(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "database", "invoices.db")
+	one, other := openTest(t, path), openTest(t, path)
+	now := time.UnixMilli(1_793_000_000_123)
+	start := func(d *DB, after int64, open []int64, at time.Time) (id int64, told []int64) {
+		t.Helper()
+		id, err := d.StartRequest(t.Context(), "query", after, open, func(recorded []Request, blocks map[string]time.Time) time.Time {
+			told = nil
+			for _, r := range recorded {
+				told = append(told, r.ID)
+			}
+			if !blocks["export"].Equal(now) {
+				t.Errorf("told of blocks %v", blocks)
+			}
+			return at
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return id, told
+	}
+	if err := other.BlockGroup(t.Context(), "export", now); err != nil {
+		t.Fatal(err)
+	}
+	first, _ := start(one, 0, nil, now)
+	second, told := start(other, 0, nil, now)
+	if diff := cmp.Diff([]int64{first}, told); diff != "" {
+		t.Error(diff)
+	}
+	third, told := start(other, second, []int64{first}, now)
+	if diff := cmp.Diff([]int64{first}, told); diff != "" {
+		t.Error(diff)
+	}
+	if id, told := start(one, first, nil, time.Time{}); id != 0 || !slices.Equal(told, []int64{second, third}) {
+		t.Errorf("id %d of a request that was not admitted, told of %v", id, told)
+	}
+	if n := value[int](t, one, "SELECT count(*) FROM requests"); n != 3 {
+		t.Errorf("%d requests are recorded, want 3", n)
+	}
+	// Old requests go, but no id is ever given twice.
+	if err := one.RecordRun(t.Context(), Run{Role: "seller", Started: now, Finished: now.Add(30 * 24 * time.Hour)}); err != nil {
+		t.Fatal(err)
+	}
+	if id, told := start(one, third, nil, now); id <= third || len(told) != 0 {
+		t.Errorf("id %d after %d, told of %v", id, third, told)
+	}
+	if n := value[int](t, one, "SELECT count(*) FROM requests"); n != 2 {
+		t.Errorf("%d requests are kept, want 2", n)
+	}
+}
+
+func TestListed(t *testing.T) {
+	d := newTest(t)
+	at := func(n int) time.Time { return time.Date(2026, 11, 5, 12, 0, n, 0, time.UTC) }
+	commit(t, d, Batch{Role: "seller", Invoices: testInvoices(0, 30)})
+	commit(t, d, Batch{Role: "buyer", Seen: []string{testNumber(3), testNumber(20)}})
+	list := func(role string, from, to time.Time) (numbers []string) {
+		t.Helper()
+		for one, err := range d.Listed(t.Context(), role, from, to) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !strings.Contains(string(one.MetadataJSON), one.KSeFNumber) {
+				t.Errorf("metadata of %s: %s", one.KSeFNumber, one.MetadataJSON)
+			}
+			numbers = append(numbers, one.KSeFNumber)
+		}
+		return numbers
+	}
+	if got := list("seller", at(10), at(12)); !slices.Equal(got, []string{testNumber(10), testNumber(11), testNumber(12)}) {
+		t.Errorf("both ends belong to it: %v", got)
+	}
+	if got := list("buyer", at(0), at(59)); !slices.Equal(got, []string{testNumber(3), testNumber(20)}) {
+		t.Errorf("one role: %v", got)
+	}
+	if got := list("seller", at(10).Add(100), at(10).Add(200)); len(got) != 0 {
+		t.Errorf("between two: %v", got)
+	}
+	// More than a page of one instant.
+	var same []Invoice
+	for n := 100; n < 100+2*filesPage+5; n++ {
+		invoice := testInvoice(n)
+		invoice.StoredAt, invoice.Role = at(40), "third_party"
+		same = append(same, invoice)
+	}
+	commit(t, d, Batch{Role: "third_party", Invoices: same})
+	if got := list("third_party", at(40), at(40)); len(slices.Compact(got)) != len(same) {
+		t.Errorf("%d of %d at one instant", len(got), len(same))
 	}
 }
 

@@ -83,7 +83,9 @@ func dsn(path string, mode mode, busyTimeout time.Duration) string {
 		parameters.Set("_synchronous", "FULL")
 		// The page size counts when the database is created: two compressed invoices
 		// fit in a page of the usual 4096 bytes, five in twice as much.
-		parameters["_pragma"] = []string{"page_size(8192)", "journal_size_limit(67108864)"}
+		// What a statement of several rows would have to undo is kept in memory: else it
+		// goes to a file, page by page.
+		parameters["_pragma"] = []string{"page_size(8192)", "journal_size_limit(67108864)", "temp_store(MEMORY)"}
 	}
 	return fileURI(filepath.ToSlash(path)) + "?" + parameters.Encode()
 }

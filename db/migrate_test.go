@@ -1,7 +1,9 @@
 package db
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"database/sql"
 	"fmt"
 	"os"
@@ -151,5 +153,56 @@ func TestMigrationByAnotherProcess(t *testing.T) {
 	}
 	if n := value[int](t, d, "SELECT count(*) FROM sqlite_schema WHERE name = 'again'"); n != 0 {
 		t.Error("it migrated all the same")
+	}
+}
+
+// What version 3 stored is there after the place of the metadata has changed, and
+// what is stored now beside it.
+func TestMigrateToVersion4(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "invoices.db")
+	set := testSettings(t)
+	set.migrations = set.migrations[:3]
+	old, err := open(t.Context(), path, testMirror, discard(), set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := testInvoice(0)
+	sum := sha256.Sum256(in.XML)
+	for _, insert := range []struct {
+		text   string
+		values []any
+	}{
+		{`INSERT INTO invoices(id, ksef_number, stored_at, invoice_hash, form, xml_path, parse_status, metadata_json, first_seen_at, updated_at)
+			VALUES(7, ?, ?, ?, 'FA', 'x.xml', 'ok', ?, '', '')`, []any{in.KSeFNumber, moment(in.StoredAt), in.Hash, string(in.MetadataJSON)}},
+		{`INSERT INTO invoice_roles(invoice_id, role) VALUES(7, 'seller')`, nil},
+		{`INSERT INTO documents(invoice_id, dictionary, size, sha256, xml_zstd) VALUES(7, ?, ?, ?, ?)`,
+			[]any{old.dictionary, len(in.XML), sum[:], old.compressor.EncodeAll(in.XML, nil)}},
+	} {
+		if _, err := old.write.Exec(insert.text, insert.values...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := old.Close(); err != nil {
+		t.Fatal(err)
+	}
+	d, err := migrated(t, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	commit(t, d, Batch{Role: "seller", Invoices: testInvoices(1, 3)})
+	n := 0
+	for listed, err := range d.Listed(t.Context(), "seller", testInvoice(0).StoredAt, testInvoice(2).StoredAt) {
+		want := testInvoice(n)
+		if err != nil || listed.KSeFNumber != want.KSeFNumber || string(listed.MetadataJSON) != string(want.MetadataJSON) {
+			t.Errorf("%d is %s with metadata %q, %v", n, listed.KSeFNumber, listed.MetadataJSON, err)
+		}
+		if xml, err := d.Document(t.Context(), want.KSeFNumber); err != nil || !bytes.Equal(xml, want.XML) {
+			t.Errorf("document %d: %v", n, err)
+		}
+		n++
+	}
+	if n != 3 || value[int](t, d, "SELECT count(*) FROM v_invoices") != 3 {
+		t.Errorf("%d invoices", n)
 	}
 }

@@ -3,6 +3,8 @@ package db
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
+	"fmt"
 	"time"
 )
 
@@ -22,18 +24,44 @@ const (
 	insertRequest = `INSERT INTO requests(endpoint_group, started_at) VALUES(?, ?)`
 	updateRequest = `UPDATE requests SET ended_at = ? WHERE id = ?`
 	// The + keeps SQLite from walking the whole table for the order.
-	selectRequests = `SELECT id, endpoint_group, started_at, ended_at FROM requests WHERE ended_at >= ? OR ended_at IS NULL ORDER BY +id`
-	upsertBlock    = `INSERT INTO blocks(endpoint_group, blocked_until) VALUES(?, ?)
+	selectRequests    = `SELECT id, endpoint_group, started_at, ended_at FROM requests WHERE ended_at >= ? OR ended_at IS NULL ORDER BY +id`
+	selectNewRequests = `SELECT id, endpoint_group, started_at, ended_at FROM requests WHERE id > ?1
+	UNION ALL SELECT id, endpoint_group, started_at, ended_at FROM requests WHERE id <= ?1 AND id IN (SELECT value FROM json_each(?2))`
+	upsertBlock = `INSERT INTO blocks(endpoint_group, blocked_until) VALUES(?, ?)
 	ON CONFLICT(endpoint_group) DO UPDATE SET blocked_until = max(blocked_until, excluded.blocked_until)`
 	selectBlocks = `SELECT endpoint_group, blocked_until FROM blocks`
 )
 
-// StartRequest records that a request is about to be sent, and gives its id. It
-// is on the disk when StartRequest returns: a crash after it counts a request
-// that may never have been sent, a crash before it has sent none.
-func (d *DB) StartRequest(ctx context.Context, group string, at time.Time) (int64, error) {
-	var id int64
-	err := d.transaction(ctx, "record a request in", func(ctx context.Context, tx *sql.Tx) error {
+// StartRequest records that a request is about to be sent, if admit agrees, and
+// gives its id. admit is told of the requests with an id above after, of those
+// with an id in open, and of the blocks; it gives the instant to record, or the
+// zero time to record nothing, and the id is 0 then. All of it is one transaction,
+// which no other process's can come between, and which runs again, admit included,
+// if it did not succeed.
+//
+// The request is on the disk when StartRequest returns: a crash after it counts a
+// request that may never have been sent, a crash before it has sent none.
+func (d *DB) StartRequest(ctx context.Context, group string, after int64, open []int64,
+	admit func(recorded []Request, blocks map[string]time.Time) time.Time,
+) (id int64, err error) {
+	list, err := json.Marshal(append([]int64{}, open...)) // nil would be null
+	if err != nil {
+		return 0, fmt.Errorf("look up requests: %w", err)
+	}
+	err = d.transaction(ctx, "record a request in", func(ctx context.Context, tx *sql.Tx) error {
+		id = 0
+		requests, err := readRequests(tx.StmtContext(ctx, d.write.statements[selectNewRequests]).QueryContext(ctx, after, string(list)))
+		if err != nil {
+			return err
+		}
+		blocks, err := readBlocks(tx.StmtContext(ctx, d.write.statements[selectBlocks]).QueryContext(ctx))
+		if err != nil {
+			return err
+		}
+		at := admit(requests, blocks)
+		if at.IsZero() {
+			return nil
+		}
 		result, err := d.exec(ctx, tx, insertRequest, group, at.UnixMilli())
 		if err != nil {
 			return err
@@ -56,9 +84,13 @@ func (d *DB) EndRequest(ctx context.Context, id int64, at time.Time) error {
 // Requests gives, in the order they were recorded, the requests that ended at or
 // after since, and all that have no recorded end.
 func (d *DB) Requests(ctx context.Context, since time.Time) ([]Request, error) {
-	rows, err := d.read.statements[selectRequests].QueryContext(ctx, since.UnixMilli())
+	requests, err := readRequests(d.read.statements[selectRequests].QueryContext(ctx, since.UnixMilli()))
+	return requests, d.explain("read the requests from", err)
+}
+
+func readRequests(rows *sql.Rows, err error) ([]Request, error) {
 	if err != nil {
-		return nil, d.explain("read the requests from", err)
+		return nil, err
 	}
 	defer rows.Close()
 	var requests []Request
@@ -67,7 +99,7 @@ func (d *DB) Requests(ctx context.Context, since time.Time) ([]Request, error) {
 		var start int64
 		var end sql.NullInt64
 		if err := rows.Scan(&r.ID, &r.Group, &start, &end); err != nil {
-			return nil, d.explain("read the requests from", err)
+			return nil, err
 		}
 		r.Start = time.UnixMilli(start)
 		if end.Valid {
@@ -75,7 +107,7 @@ func (d *DB) Requests(ctx context.Context, since time.Time) ([]Request, error) {
 		}
 		requests = append(requests, r)
 	}
-	return requests, d.explain("read the requests from", rows.Err())
+	return requests, rows.Err()
 }
 
 // BlockGroup records that KSeF asked to leave a group of endpoints alone until
@@ -90,9 +122,13 @@ func (d *DB) BlockGroup(ctx context.Context, group string, until time.Time) erro
 // Blocks gives the end of the latest block of every group that ever had one,
 // also where it is over.
 func (d *DB) Blocks(ctx context.Context) (map[string]time.Time, error) {
-	rows, err := d.read.statements[selectBlocks].QueryContext(ctx)
+	blocks, err := readBlocks(d.read.statements[selectBlocks].QueryContext(ctx))
+	return blocks, d.explain("read the blocks from", err)
+}
+
+func readBlocks(rows *sql.Rows, err error) (map[string]time.Time, error) {
 	if err != nil {
-		return nil, d.explain("read the blocks from", err)
+		return nil, err
 	}
 	defer rows.Close()
 	blocks := make(map[string]time.Time)
@@ -100,11 +136,11 @@ func (d *DB) Blocks(ctx context.Context) (map[string]time.Time, error) {
 		var group string
 		var until int64
 		if err := rows.Scan(&group, &until); err != nil {
-			return nil, d.explain("read the blocks from", err)
+			return nil, err
 		}
 		blocks[group] = time.UnixMilli(until)
 	}
-	return blocks, d.explain("read the blocks from", rows.Err())
+	return blocks, rows.Err()
 }
 
 const (

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -39,41 +40,44 @@ type Invoice struct {
 	Role string // "": that of its batch
 }
 
-// row is one row to insert. The first value of a child's is its invoice's id,
-// not yet known.
-type row struct {
-	insert string
+// rows are rows to insert into one table: their values, row after row. The first
+// value of each is the id of its invoice, not yet known.
+type rows struct {
+	insert *insert
+	count  int
 	values []any
 }
 
-// invoiceRows is an invoice ready to be inserted, prepared outside of the
-// transaction.
+// invoiceRows is an invoice ready to be inserted.
 type invoiceRows struct {
-	number, hash, role string
-	invoice            row
-	children           []row
-	size               int
-	sum                [sha256.Size]byte
-	packed             []byte
-	withoutDocument    func(status, reason string) row // the invoice's row as if nothing could be read
+	hash, role      string
+	invoice         []any // the values of its row
+	children        []rows
+	size            int
+	sum             [sha256.Size]byte
+	packed          []byte
+	withoutDocument func(status, reason string) []any // those of its row as if nothing could be read
 }
 
 // rowsOf checks the XML against its hash and makes the rows of an invoice.
 func (d *DB) rowsOf(in *Invoice, role string) (invoiceRows, error) {
 	sum := sha256.Sum256(in.XML)
 	if hash := base64.StdEncoding.EncodeToString(sum[:]); hash != in.Hash {
-		return invoiceRows{}, fmt.Errorf("store invoice %s: the SHA-256 of its XML is %s, KSeF states %s", in.KSeFNumber, hash, in.Hash)
+		return invoiceRows{}, fmt.Errorf("the SHA-256 of its XML is %s, KSeF states %s", hash, in.Hash)
 	}
-	if len(in.XML) > maxDocument {
-		return invoiceRows{}, fmt.Errorf("store invoice %s: its XML has %d bytes, at most %d can be kept", in.KSeFNumber, len(in.XML), maxDocument)
+	// Both in one frame: they share names, numbers and amounts, so that the metadata
+	// takes a hundred bytes there.
+	document := slices.Concat(in.XML, in.MetadataJSON)
+	if len(document) > maxDocument {
+		return invoiceRows{}, fmt.Errorf("its XML and metadata have %d bytes, at most %d can be kept", len(document), maxDocument)
 	}
 	now := d.now()
 	r := invoiceRows{
-		number: in.KSeFNumber, hash: in.Hash, role: cmp.Or(in.Role, role),
+		hash: in.Hash, role: cmp.Or(in.Role, role),
 		size: len(in.XML), sum: sum,
-		packed: d.compressor.EncodeAll(in.XML, nil),
-		withoutDocument: func(status, reason string) row {
-			return insertOf(insertInvoiceRow, invoiceColumns(in, unread(in.Document), status, reason, now))
+		packed: d.compressor.EncodeAll(document, nil),
+		withoutDocument: func(status, reason string) []any {
+			return valuesOf(nil, invoiceColumns(in, unread(in.Document), status, reason, now))
 		},
 	}
 	if in.ParseStatus != "ok" || in.Document == nil {
@@ -82,15 +86,11 @@ func (d *DB) rowsOf(in *Invoice, role string) (invoiceRows, error) {
 	}
 	doc := in.Document
 	problems := cmp.Or(in.ParseError, strings.Join(doc.Warnings, "\n"))
-	r.invoice = insertOf(insertInvoiceRow, invoiceColumns(in, doc, "ok", problems, now))
-	for i := range doc.Parties {
-		r.children = append(r.children, insertOf(insertParty, partyColumns(&doc.Parties[i])))
-	}
-	for i := range doc.Lines {
-		r.children = append(r.children, insertOf(insertLine, lineColumns(&doc.Lines[i])))
-	}
-	for i := range doc.VATRows {
-		r.children = append(r.children, insertOf(insertVATRow, vatColumns(&doc.VATRows[i])))
+	r.invoice = valuesOf(nil, invoiceColumns(in, doc, "ok", problems, now))
+	r.children = []rows{
+		rowsFor(&insertParties, doc.Parties, partyColumns),
+		rowsFor(&insertLines, doc.Lines, lineColumns),
+		rowsFor(&insertVATRows, doc.VATRows, vatColumns),
 	}
 	return r, nil
 }
@@ -110,28 +110,53 @@ type column struct {
 	value any
 }
 
+// rowsAtOnce are how many rows one statement inserts: a statement costs more than
+// a row. With these, any few rows take at most a few statements.
+var rowsAtOnce = [...]int{8, 4, 2, 1}
+
+// insert is the statements that insert into one table, by rowsAtOnce.
+type insert [len(rowsAtOnce)]string
+
 // The statements take their column names from the functions below.
 var (
-	insertInvoiceRow = insertInto("invoices", invoiceColumns(&Invoice{}, &parse.Document{}, "", "", time.Time{}))
-	insertParty      = insertInto("parties", partyColumns(&parse.Party{}))
-	insertLine       = insertInto("invoice_lines", lineColumns(&parse.Line{}))
-	insertVATRow     = insertInto("vat_summary", vatColumns(&parse.VATRow{}))
+	insertInvoiceRow = insertInto("invoices", invoiceColumns(&Invoice{}, &parse.Document{}, "", "", time.Time{}), 1) + " ON CONFLICT(ksef_number) DO NOTHING"
+	insertParties    = insertsInto("parties", partyColumns(&parse.Party{}))
+	insertLines      = insertsInto("invoice_lines", lineColumns(&parse.Line{}))
+	insertVATRows    = insertsInto("vat_summary", vatColumns(&parse.VATRow{}))
 )
 
-func insertInto(table string, columns []column) string {
+func insertsInto(table string, columns []column) (all insert) {
+	for i, count := range rowsAtOnce {
+		all[i] = insertInto(table, columns, count)
+	}
+	return all
+}
+
+func insertInto(table string, columns []column, count int) string {
 	names := make([]string, len(columns))
 	for i, c := range columns {
 		names[i] = c.name
 	}
-	return "INSERT INTO " + table + "(" + strings.Join(names, ", ") + ") VALUES(?" + strings.Repeat(", ?", len(columns)-1) + ")"
+	values := "(?" + strings.Repeat(", ?", len(columns)-1) + ")"
+	return "INSERT INTO " + table + "(" + strings.Join(names, ", ") + ") VALUES" + values + strings.Repeat(", "+values, count-1)
 }
 
-func insertOf(statement string, columns []column) row {
-	values := make([]any, len(columns))
-	for i, c := range columns {
-		values[i] = c.value
+// rowsFor makes the rows of a table from what a document has of it.
+func rowsFor[T any](statements *insert, of []T, columns func(*T) []column) rows {
+	r := rows{insert: statements, count: len(of)}
+	for i := range of {
+		r.values = valuesOf(r.values, columns(&of[i]))
 	}
-	return row{statement, values}
+	return r
+}
+
+// valuesOf appends the values of a row.
+func valuesOf(values []any, columns []column) []any {
+	values = slices.Grow(values, len(columns))
+	for _, c := range columns {
+		values = append(values, c.value)
+	}
+	return values
 }
 
 func invoiceColumns(in *Invoice, doc *parse.Document, status, problems string, now time.Time) []column {
@@ -241,7 +266,7 @@ func invoiceColumns(in *Invoice, doc *parse.Document, status, problems string, n
 		{"xml_path", in.Path},
 		{"parse_status", status},
 		{"parse_error", text(problems)},
-		{"metadata_json", string(in.MetadataJSON)},
+		{"metadata_json", ""}, // they are with the document
 		{"first_seen_at", moment(now)},
 		{"updated_at", moment(now)},
 	}

@@ -78,8 +78,10 @@ const (
 		last_success_at = coalesce(excluded.last_success_at, last_success_at), last_error = excluded.last_error, reason = excluded.reason,
 		idle_since = CASE WHEN ?6 OR EXISTS(SELECT 1 FROM invoice_roles r WHERE r.role = ?1) THEN NULL
 			WHEN last_run_at IS NULL THEN ?2 ELSE idle_since END`
-	deleteOldRuns     = `DELETE FROM runs WHERE finished_at < ?`
-	deleteOldRequests = `DELETE FROM requests WHERE ended_at < ? OR (ended_at IS NULL AND started_at < ?)`
+	deleteOldRuns = `DELETE FROM runs WHERE finished_at < ?`
+	// The last one stays, so that no id is ever given twice: by ids, processes know
+	// which requests they have seen.
+	deleteOldRequests = `DELETE FROM requests WHERE (ended_at < ? OR (ended_at IS NULL AND started_at < ?)) AND id < (SELECT max(id) FROM requests)`
 )
 
 // RecordRun adds a run to the history and to its stream. It removes runs older

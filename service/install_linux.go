@@ -48,7 +48,7 @@ func (h host) plan(s Setup) (Plan, error) {
 		return Plan{}, err
 	}
 	program := s.Program
-	steps := checks(s)
+	steps := h.checks(s)
 	if !within(program, programPlaces) {
 		program = programPath
 		steps = append(steps, placeProgram(s.Program, h.root+program))
@@ -70,12 +70,15 @@ func (h host) plan(s Setup) (Plan, error) {
 
 // checks gives the steps that refuse what a service could not live with, though
 // it can be printed.
-func checks(s Setup) []Step {
+func (h host) checks(s Setup) []Step {
 	refuse := func(text string, err error) Step {
 		return Step{text, func(context.Context) error { return err }}
 	}
 	var steps []Step
 	for _, path := range s.SecretFiles {
+		if info, err := os.Stat(h.root + path); err == nil && info.Mode().Perm()&0o004 != 0 {
+			continue // such as a certificate, which is no secret
+		}
 		steps = append(steps, refuse("check that the service can read "+path,
 			fmt.Errorf("its user cannot, and need not: move the file to %s if it is not there, open to root alone (chmod 600), and write cred:%s for file:%s in the configuration; systemd then hands it over",
 				secretsDir(s.Config), filepath.Base(path), path)))

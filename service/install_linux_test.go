@@ -109,10 +109,13 @@ func TestInstall(t *testing.T) {
 	// The mirror has run as root before, and other things are in the data folder.
 	s.write("/var/lib/ksefmirror/acme/database/invoices.db", 0o640)
 	s.write("/var/lib/ksefmirror/other/file", 0o640)
+	s.write("/etc/ksefmirror/acme.crt", 0o644)
 	if err := os.Symlink("/etc/ksefmirror", s.root+"/var/lib/ksefmirror/acme/link"); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.install(s.setup()); err != nil {
+	setup := s.setup()
+	setup.SecretFiles = []string{"/etc/ksefmirror/acme.crt"} // a certificate, which anybody may read
+	if err := s.install(setup); err != nil {
 		t.Fatal(err)
 	}
 	program, err := os.ReadFile(s.root + "/usr/local/bin/ksefmirror")
@@ -223,6 +226,7 @@ func TestInstallRefuses(t *testing.T) {
 		"no secret":          {func(_ *scratch, s *Setup) { s.Credentials = []string{"b.token"} }, "names it as cred:b.token"},
 		"secret for a group": {func(s *scratch, _ *Setup) { _ = os.Chmod(s.root+"/etc/ksefmirror/secrets/acme.token", 0o640) }, "chmod 600"},
 		"secret by file:":    {func(_ *scratch, s *Setup) { s.SecretFiles = []string{"/etc/ksefmirror/secrets/acme.token"} }, "cred:acme.token for file:"},
+		"file: not there":    {func(_ *scratch, s *Setup) { s.SecretFiles = []string{"/etc/ksefmirror/acme.key"} }, "cred:acme.key for file:"},
 		"temporary data":     {func(_ *scratch, s *Setup) { s.DataDir, s.Mirrors = "/tmp/data", nil }, "choose another place"},
 		"relative":           {func(_ *scratch, s *Setup) { s.DataDir = "data" }, "absolute"},
 		"mirror elsewhere":   {func(_ *scratch, s *Setup) { s.Mirrors = []string{"/etc"} }, "escapes"},

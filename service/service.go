@@ -47,7 +47,7 @@ type Setup struct {
 	// or with .cred after it if systemd-creds has encrypted it, in the folder
 	// secrets beside Config.
 	Credentials []string
-	// SecretFiles are the files that file: references name.
+	// SecretFiles are the files that file: and dpapi: references name.
 	SecretFiles []string
 }
 

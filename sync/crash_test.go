@@ -141,6 +141,7 @@ func killRuns(w *world, task string, kills int, seed uint64, failed func() bool)
 // A run is killed at 100 random moments and started again each time: nothing is
 // lost, nothing is there twice, nothing is left over (Show 4).
 func TestKilledAtRandomMoments(t *testing.T) {
+	t.Parallel()
 	const mirrors = 4 // side by side, for a run mostly waits
 	kills := 100 / mirrors
 	if testing.Short() {
@@ -167,6 +168,7 @@ func TestKilledAtRandomMoments(t *testing.T) {
 
 // The same harness must catch a commit in the wrong order, or it proves nothing.
 func TestKilledCatchesWrongOrder(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	w := newCrashWorld(t)
 	seen := &recorder{TB: t}
@@ -245,6 +247,7 @@ func readOnce(dsn string) error {
 // (Show 6). It has a busy timeout, as README.md asks of readers: for a moment at
 // each start SQLite goes through the log alone.
 func TestForeignReader(t *testing.T) {
+	slow(t)
 	w := newWorld(t, ksefsim.Options{})
 	w.add(w.generate(20, time.Hour, 31)...)
 	w.mustCycle()

@@ -137,7 +137,7 @@ func (m *Mirror) refreshLimits(ctx context.Context) error {
 func onlyThisStream(err error) bool {
 	var refused *ksef.Error
 	var budget *ksef.BudgetError
-	if errors.As(err, &budget) || errors.Is(err, errStuck) {
+	if errors.As(err, &budget) || errors.Is(err, ErrStuck) {
 		return true
 	}
 	return errors.As(err, &refused) && (refused.HTTPStatus == http.StatusBadRequest || refused.HTTPStatus == http.StatusForbidden)
@@ -150,15 +150,17 @@ func limited(err error) bool {
 	return errors.As(err, &budget) && !errors.As(err, &several)
 }
 
-// errStuck marks an answer from which a stream cannot go on without risking an
-// invoice.
-var errStuck = errors.New("this role stops here; the others go on")
+// ErrStuck is in the error of a cycle for each answer of KSeF's from which a
+// stream cannot go on without risking an invoice. It goes on once KSeF answers
+// otherwise; nothing is wrong with the mirror itself.
+var ErrStuck = errors.New("this role stops here; the others go on")
 
 // stream is one role of a mirror during one cycle.
 type stream struct {
 	*Mirror
 	role    string
 	subject ksef.SubjectType
+	was     db.Stream // what the database had of it before; zero when it never ran
 	// position is where the next window starts: everything KSeF listed before it
 	// is stored or waits in quarantine. It is KSeF's own string.
 	position ksef.Timestamp
@@ -168,8 +170,8 @@ type stream struct {
 	hwm     ksef.Timestamp
 	started time.Time      // of its first turn in this cycle; zero before
 	first   ksef.Timestamp // where that began
-	// from is where the next turn's window starts: at position, or behind an
-	// instant that is stored although the position stays at it.
+	// from is where the next turn's window starts. It may be ahead of position,
+	// which never passes the high water mark.
 	from      ksef.Timestamp
 	continued bool // the last package did not bring all of its window
 	report    StreamReport
@@ -178,6 +180,19 @@ type stream struct {
 // streams gives the streams of the mirror that are due, the one that ran longest
 // ago first.
 func (m *Mirror) streams(ctx context.Context) ([]*stream, error) {
+	streams, err := m.everyStream(ctx)
+	if err != nil {
+		return nil, err
+	}
+	streams = slices.DeleteFunc(streams, func(s *stream) bool {
+		return !m.EveryRole && m.Now().Before(s.was.LastRunAt.Add(rest(s.was)))
+	})
+	slices.SortStableFunc(streams, func(a, b *stream) int { return a.was.LastRunAt.Compare(b.was.LastRunAt) })
+	return streams, nil
+}
+
+// everyStream gives a stream for each of the mirror's roles, in their order.
+func (m *Mirror) everyStream(ctx context.Context) ([]*stream, error) {
 	rows, err := m.db.Streams(ctx)
 	if err != nil {
 		return nil, err
@@ -187,34 +202,24 @@ func (m *Mirror) streams(ctx context.Context) ([]*stream, error) {
 		return nil, err
 	}
 	var streams []*stream
-	lastRun := map[string]time.Time{}
 	for _, role := range m.Roles {
 		subject, err := subjectType(role)
 		if err != nil {
 			return nil, err
 		}
 		s := &stream{Mirror: m, role: role, subject: subject, waiting: map[string]db.Quarantined{}}
-		s.position = ksef.Timestamp(m.Since.UTC().Format(time.RFC3339))
-		due := true
-		for _, row := range rows {
-			if row.Role == role {
-				due = m.EveryRole || !m.Now().Before(row.LastRunAt.Add(rest(row)))
-				lastRun[role] = row.LastRunAt
-				s.position = cmp.Or(ksef.Timestamp(row.Position), s.position)
-				s.report.Watermark = ksef.Timestamp(row.Watermark)
-			}
+		if i := slices.IndexFunc(rows, func(row db.Stream) bool { return row.Role == role }); i >= 0 {
+			s.was = rows[i]
 		}
+		s.position = cmp.Or(ksef.Timestamp(s.was.Position), ksef.Timestamp(m.Since.UTC().Format(time.RFC3339)))
 		for _, q := range quarantined {
 			if q.Role == role && q.Holds {
 				s.waiting[q.KSeFNumber] = q
 			}
 		}
-		s.report.Role, s.report.Route = role, "metadata"
-		if due {
-			streams = append(streams, s)
-		}
+		s.report.Role, s.report.Route, s.report.Watermark = role, "metadata", ksef.Timestamp(s.was.Watermark)
+		streams = append(streams, s)
 	}
-	slices.SortStableFunc(streams, func(a, b *stream) int { return lastRun[a.role].Compare(lastRun[b.role]) })
 	return streams, nil
 }
 
@@ -255,6 +260,9 @@ func (s *stream) turn(ctx context.Context) (more bool, err error) {
 		}
 		s.from, s.first = s.position, s.position
 	}
+	if p := s.partitions[s.role]; p != nil {
+		return true, s.nextPart(ctx, p)
+	}
 	to := s.windowEnd(s.from)
 	next, more, err := s.window(ctx, s.from, to)
 	switch {
@@ -262,13 +270,14 @@ func (s *stream) turn(ctx context.Context) (more bool, err error) {
 		return false, nil // from is beyond the high water mark: nothing to move, nothing wrong
 	case err != nil:
 		return false, err
-	case more && next.Compare(s.from) <= 0:
-		// All that came is of one instant. The watermark stays at the instant, but
-		// the query goes on behind it, by the smallest step that KSeF writes.
-		if err := s.storeInstant(ctx, next); err != nil {
-			return false, err
+	case more && next.Compare(s.from) < 0:
+		return false, fmt.Errorf("KSeF lists invoices from before %s, where it was asked to begin: %w", s.from, ErrStuck)
+	case more && next.Compare(s.from) == 0: // all that came is of one instant
+		err := s.storeInstant(ctx, next)
+		if errors.Is(err, ksef.ErrNothingNew) {
+			return false, nil // the high water mark has gone back before it
 		}
-		s.from = ksef.Timestamp(next.Time().Add(smallestStep).Format("2006-01-02T15:04:05.0000000Z"))
+		return err == nil, err
 	case more:
 		s.from = next
 	case to != "" && next.Compare(to) >= 0:
@@ -297,7 +306,7 @@ func (s *stream) window(ctx context.Context, from, to ksef.Timestamp) (next ksef
 	way, why := plan(is)
 	var page ksef.MetadataPage
 	if way == list {
-		if page, err = s.query(ctx, from, to, 0); err != nil {
+		if page, err = s.query(ctx, ksef.Query{From: from, To: to}, 0); err != nil {
 			return "", false, err
 		}
 		if next, more, err = continuation(page, to); err != nil {
@@ -319,7 +328,6 @@ func (s *stream) window(ctx context.Context, from, to ksef.Timestamp) (next ksef
 	case singly:
 		return next, more, s.store(ctx, page.Invoices, next)
 	}
-	s.report.Route = "export"
 	next, s.continued, err = s.export(ctx, from, to)
 	if s.doesWithoutExports(err) {
 		return s.window(ctx, from, to)
@@ -360,7 +368,7 @@ func (s *stream) doesWithoutExports(err error) bool {
 	default:
 		return false
 	}
-	s.Log.Warn("no package is to be had, going on with single downloads", "role", s.role, "err", err)
+	s.Log.Warn("no package is to be had, doing without for a while", "role", s.role, "err", err)
 	s.noExports[s.role] = s.Now().Add(exportPause)
 	return true
 }
@@ -375,21 +383,25 @@ func (s *stream) windowEnd(from ksef.Timestamp) ksef.Timestamp {
 	return ksef.NewTimestamp(end)
 }
 
-// query asks for one page and refuses an answer from which one cannot go on.
-func (s *stream) query(ctx context.Context, from, to ksef.Timestamp, page int) (ksef.MetadataPage, error) {
+// query asks for one page of what q selects in the stream's role, and refuses an
+// answer from which one cannot go on.
+func (s *stream) query(ctx context.Context, q ksef.Query, page int) (ksef.MetadataPage, error) {
 	s.report.Requests++
-	answer, err := s.remote.QueryMetadata(ctx, ksef.Query{SubjectType: s.subject, From: from, To: to}, page, pageSize)
+	q.SubjectType = s.subject
+	answer, err := s.remote.QueryMetadata(ctx, q, page, pageSize)
 	if err != nil {
 		return answer, err
 	}
 	s.report.Listed += len(answer.Invoices)
-	s.hwm = answer.HWM
+	if q.From != q.To { // asked about one instant, KSeF names that as its mark
+		s.hwm = answer.HWM
+	}
 	if answer.HWM == "" {
-		return answer, fmt.Errorf("KSeF named no high water mark, so nothing is known to be complete: %w", errStuck)
+		return answer, fmt.Errorf("KSeF named no high water mark, so nothing is known to be complete: %w", ErrStuck)
 	}
 	ascending := slices.IsSortedFunc(answer.Invoices, func(a, b ksef.Metadata) int { return a.Stored.Compare(b.Stored) })
 	if !ascending {
-		return answer, fmt.Errorf("KSeF listed invoices out of order: %w", errStuck)
+		return answer, fmt.Errorf("KSeF listed invoices out of order: %w", ErrStuck)
 	}
 	return answer, nil
 }
@@ -405,7 +417,7 @@ func continuation(page ksef.MetadataPage, to ksef.Timestamp) (next ksef.Timestam
 		return page.HWM, false, nil
 	}
 	if len(page.Invoices) == 0 {
-		return "", false, fmt.Errorf("KSeF announced more invoices but listed none: %w", errStuck)
+		return "", false, fmt.Errorf("KSeF announced more invoices but listed none: %w", ErrStuck)
 	}
 	last := page.Invoices[len(page.Invoices)-1].Stored
 	if last.Compare(page.HWM) >= 0 {
@@ -414,50 +426,16 @@ func continuation(page ksef.MetadataPage, to ksef.Timestamp) (next ksef.Timestam
 	return last, true, nil
 }
 
-// storeInstant stores every invoice of one permanent storage date that has more
-// rows than a page. Only here are pages numbered. Rows may shift between them,
-// which shows as a row that comes twice; then the whole instant is read again.
-func (s *stream) storeInstant(ctx context.Context, at ksef.Timestamp) error {
-	const attempts = 3
-	for range attempts {
-		seen := map[string]bool{}
-		shifted := false
-		for page := 0; ; page++ {
-			answer, err := s.query(ctx, at, at, page)
-			if err != nil {
-				return err
-			}
-			if answer.IsTruncated {
-				return fmt.Errorf("more than 10,000 invoices at %s: %w", at, errStuck)
-			}
-			for _, row := range answer.Invoices {
-				shifted = shifted || seen[row.KSeFNumber]
-				seen[row.KSeFNumber] = true
-			}
-			if err := s.store(ctx, answer.Invoices, ""); err != nil {
-				return err
-			}
-			if !answer.HasMore {
-				break
-			}
-		}
-		if !shifted {
-			return nil
-		}
-	}
-	return fmt.Errorf("KSeF lists the invoices of %s in a different order each time: %w", at, errStuck)
-}
-
-// retryWaiting lists the instant of one invoice in quarantine again, the one
-// tried longest ago, so that what was wrong for a while mends itself.
+// retryWaiting lists one invoice in quarantine again, the one that is due for the
+// longest time, so that what was wrong for a while mends itself.
 func (s *stream) retryWaiting(ctx context.Context) error {
 	var due *db.Quarantined
 	for _, q := range s.waiting {
-		if due == nil || q.LastTriedAt.Before(due.LastTriedAt) {
+		if due == nil || s.retryAt(q).Before(s.retryAt(*due)) {
 			due = &q
 		}
 	}
-	if due == nil || s.Now().Sub(due.LastTriedAt) < retryAfter {
+	if due == nil || s.Now().Before(s.retryAt(*due)) {
 		return nil
 	}
 	// Noted first, so that one which KSeF no longer lists is not asked for again
@@ -468,8 +446,8 @@ func (s *stream) retryWaiting(ctx context.Context) error {
 	if err := batch.commit(ctx); err != nil {
 		return err
 	}
-	err := s.storeInstant(ctx, ksef.Timestamp(due.StoredAt))
-	if errors.Is(err, errStuck) || errors.Is(err, ksef.ErrNothingNew) {
+	err := s.storeWaiting(ctx, *due)
+	if errors.Is(err, ErrStuck) || errors.Is(err, ksef.ErrNothingNew) {
 		s.Log.Warn("invoice in quarantine could not be listed again", "role", s.role, "ksef_number", due.KSeFNumber, "err", err)
 		return nil
 	}

@@ -3,7 +3,6 @@ package sync_test
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -37,6 +36,7 @@ func (w *world) singly() {
 }
 
 func TestMirrorsEverythingOnce(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, ksefsim.Options{})
 	w.singly()
 	w.add(w.generate(300, 30*24*time.Hour, 1)...)
@@ -62,6 +62,8 @@ func TestMirrorsEverythingOnce(t *testing.T) {
 // The hour's budget ends a cycle half-way; the next ones go on from there and
 // never ask for an invoice twice (Show 3).
 func TestProductionLimits(t *testing.T) {
+	slow(t)
+	t.Parallel()
 	w := newWorld(t, ksefsim.Options{Limits: ksef.DefaultLimits()})
 	w.singly()
 	w.add(w.generate(300, 30*24*time.Hour, 3)...)
@@ -107,6 +109,8 @@ func TestProductionLimits(t *testing.T) {
 // A restart loop must not use up more than the hour allows (scenario 43), and a
 // wrong local clock must not either (13).
 func TestScenario43RestartLoop(t *testing.T) {
+	slow(t)
+	t.Parallel()
 	w := newWorld(t, ksefsim.Options{Limits: ksef.DefaultLimits()})
 	w.add(w.generate(50, time.Hour, 4)...)
 	for i := range 40 {
@@ -257,44 +261,6 @@ func TestScenario11And12Windows(t *testing.T) {
 	w.clock.advance(time.Hour)
 	w.mustCycle()
 	w.complete()
-}
-
-// Paging by date: full pages, and more than a page at one instant, also when
-// rows shift between numbered pages.
-func TestPagesAndInstants(t *testing.T) {
-	for _, shift := range []bool{false, true} {
-		t.Run(fmt.Sprintf("shift=%v", shift), func(t *testing.T) {
-			w := newWorld(t, ksefsim.Options{})
-			invoices := w.generate(900, time.Hour, 13)
-			for i := range invoices[:600] {
-				invoices[i].Stored = start.Add(-30 * time.Minute)
-			}
-			w.add(invoices...)
-			if shift {
-				w.sim.Fault(ksefsim.PageShift(6)) // then it holds still
-			}
-			w.mustCycle()
-			w.complete()
-		})
-	}
-}
-
-// Scenario 18 in small: more rows at one instant than KSeF lists stop that role
-// loudly and no other.
-func TestScenario18InstantTooLarge(t *testing.T) {
-	w := newWorld(t, ksefsim.Options{PageCap: 300, PackageCap: 300})
-	invoices := w.generate(1500, time.Hour, 14)
-	for i := range invoices {
-		invoices[i].Stored = start.Add(-30 * time.Minute)
-	}
-	w.add(invoices...)
-	report, err := w.cycle()
-	if err == nil || !strings.Contains(err.Error(), "more than 10,000 invoices at") {
-		t.Fatalf("got %v", err)
-	}
-	if len(report.Streams) != len(roles) {
-		t.Errorf("%d streams ran", len(report.Streams))
-	}
 }
 
 func TestTruncation(t *testing.T) {

@@ -42,6 +42,7 @@ func remount(t *testing.T, w *world, how string) {
 // error says so, nothing is lost or half written, and when there is space again
 // the next cycle completes it.
 func TestScenario40FullDisk(t *testing.T) {
+	slow(t)
 	for _, free := range []int{0, 20, 60, 150, 300, 600} { // KiB left
 		w := newWorld(t, ksefsim.Options{})
 		mount(t, w)

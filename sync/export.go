@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"math/rand/v2"
 	"net/http"
 	"os"
@@ -39,13 +40,15 @@ const (
 	abandonedFor = 24 * time.Hour
 	// partsAtOnce are the parts of one package that are downloaded together.
 	partsAtOnce = 3
-	// A commit of a package's invoices is as large as this, whichever is first.
-	packageCommitCount = 500
-	packageCommitBytes = 16 << 20
+	// A commit of a package's invoices is as large as this, whichever is first: each
+	// costs a few waits for the disk, and its documents are in memory, twice as large
+	// as their XML.
+	packageCommitCount = 1000
+	packageCommitBytes = 8 << 20
 )
 
 // errPending says that an export is still running at KSeF.
-var errPending = fmt.Errorf("KSeF is still preparing a package: %w", errStuck)
+var errPending = fmt.Errorf("KSeF is still preparing a package: %w", ErrStuck)
 
 // errTooLong is why an export is given up.
 var errTooLong = errors.New("KSeF has been preparing it for too long")
@@ -54,27 +57,45 @@ var errTooLong = errors.New("KSeF has been preparing it for too long")
 // was not verified; the window can be asked for again, in either way.
 var errExport = errors.New("the export came to nothing")
 
+// taken is what a package holds.
+type taken struct {
+	rows []ksef.Metadata // what it lists, in no particular order
+	full bool            // KSeF may have more of what was asked for
+	// Of a window: how far the stream is complete, and whether KSeF has more behind.
+	next ksef.Timestamp
+	more bool
+}
+
 // export mirrors a window by a package: one request for up to 10,000 invoices.
 func (s *stream) export(ctx context.Context, from, to ksef.Timestamp) (next ksef.Timestamp, more bool, err error) {
+	e, err := s.ask(ctx, ksef.Query{From: from, To: to})
+	if err != nil {
+		return "", false, err
+	}
+	pack, err := s.finish(ctx, e)
+	return pack.next, pack.more, err
+}
+
+// ask lets KSeF begin to prepare a package of what q selects in the stream's role.
+func (s *stream) ask(ctx context.Context, q ksef.Query) (e db.Export, err error) {
 	key := ksef.NewExportKey()
-	e := db.Export{Role: s.role, From: string(from), To: string(to), Key: key.Key[:], IV: key.IV[:], CreatedAt: s.Now()}
+	e = db.Export{Role: s.role, From: string(q.From), To: string(q.To), Key: key.Key[:], IV: key.IV[:], CreatedAt: s.Now()}
 	// Written first: a crash after the request would otherwise leave a package at
 	// KSeF that nobody can open. A crash before it leaves a row without a
 	// reference, which the next cycle drops.
 	if e.ID, err = s.db.StartExport(ctx, e); err != nil {
-		return "", false, err
+		return e, err
 	}
+	s.report.Route = "export"
 	s.report.Requests++
-	e.Reference, err = s.remote.StartExport(ctx, ksef.Query{SubjectType: s.subject, From: from, To: to}, false, key)
+	q.SubjectType = s.subject
+	e.Reference, err = s.remote.StartExport(ctx, q, false, key)
 	if err != nil {
 		// Should KSeF have accepted it all the same, it prepares a package that
 		// nobody fetches; there is no list to find it in.
-		return "", false, errors.Join(err, s.db.DropExport(context.WithoutCancel(ctx), e.ID))
+		return e, errors.Join(err, s.db.DropExport(context.WithoutCancel(ctx), e.ID))
 	}
-	if err := s.db.SetReference(context.WithoutCancel(ctx), e.ID, e.Reference); err != nil {
-		return "", false, err
-	}
-	return s.finish(ctx, e)
+	return e, s.db.SetReference(context.WithoutCancel(ctx), e.ID, e.Reference)
 }
 
 // resume takes up the exports that an earlier cycle, or a process that died,
@@ -94,7 +115,11 @@ func (s *stream) resume(ctx context.Context) error {
 			}
 			continue
 		}
-		if _, _, err := s.finish(ctx, e); err != nil && !errors.Is(err, errExport) && !errors.Is(err, ksef.ErrNothingNew) {
+		pack, err := s.finish(ctx, e)
+		if err == nil && pack.more && pack.next.Compare(ksef.Timestamp(e.From)) == 0 {
+			err = s.storeInstant(ctx, pack.next)
+		}
+		if err != nil && !errors.Is(err, errExport) && !errors.Is(err, ksef.ErrNothingNew) {
 			return err
 		}
 	}
@@ -103,30 +128,40 @@ func (s *stream) resume(ctx context.Context) error {
 
 // finish waits for an export, stores its package and says how far the stream is
 // complete then. An export that came to nothing is forgotten, with errExport.
-func (s *stream) finish(ctx context.Context, e db.Export) (next ksef.Timestamp, more bool, err error) {
-	next, more, err = s.fetchPackage(ctx, e)
+func (s *stream) finish(ctx context.Context, e db.Export) (taken, error) {
+	pack, err := s.fetchPackage(ctx, e)
 	if errors.Is(err, errTooLong) {
 		s.Log.Warn("export is given up", "role", s.role, "reference", e.Reference, "err", err)
-		return "", false, errors.Join(err, s.db.AbandonExport(context.WithoutCancel(ctx), e.ID, s.Now()))
+		return taken{}, errors.Join(err, s.db.AbandonExport(context.WithoutCancel(ctx), e.ID, s.Now()))
 	}
 	if errors.Is(err, errExport) || errors.Is(err, ksef.ErrNothingNew) {
 		s.Log.Warn("export came to nothing", "role", s.role, "reference", e.Reference, "err", err)
-		return "", false, errors.Join(err, s.db.DropExport(context.WithoutCancel(ctx), e.ID))
+		return taken{}, errors.Join(err, s.db.DropExport(context.WithoutCancel(ctx), e.ID))
 	}
-	return next, more, err
+	return pack, err
 }
 
-func (s *stream) fetchPackage(ctx context.Context, e db.Export) (next ksef.Timestamp, more bool, err error) {
+func (s *stream) fetchPackage(ctx context.Context, e db.Export) (pack taken, err error) {
+	err = s.withPackage(ctx, e, s.Now().Add(patience), func(p *ksef.Package, files []*os.File) (err error) {
+		pack, err = s.storePackage(ctx, e, p, files)
+		return err
+	})
+	return pack, err
+}
+
+// withPackage waits until then at most for an export, downloads its package, and
+// calls read with it. The files are gone afterwards.
+func (s *stream) withPackage(ctx context.Context, e db.Export, until time.Time, read func(*ksef.Package, []*os.File) error) (err error) {
 	var key ksef.ExportKey
 	copy(key.Key[:], e.Key)
 	copy(key.IV[:], e.IV)
-	done, err := s.await(ctx, e)
+	done, err := s.await(ctx, e, until)
 	if err != nil {
-		return "", false, err
+		return err
 	}
 	dir, err := os.MkdirTemp(s.packagesDir(), "")
 	if err != nil {
-		return "", false, fmt.Errorf("folder for a package: %w", err)
+		return fmt.Errorf("folder for a package: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	files, err := s.downloadParts(ctx, e, done, key, dir)
@@ -138,14 +173,14 @@ func (s *stream) fetchPackage(ctx context.Context, e db.Export) (next ksef.Times
 		}
 	}()
 	if err != nil {
-		return "", false, err
+		return err
 	}
-	return s.storePackage(ctx, e, done, files)
+	return read(done, files)
 }
 
-// await polls until the package is ready.
-func (s *stream) await(ctx context.Context, e db.Export) (*ksef.Package, error) {
-	began := s.Now()
+// await polls until the package is ready, and leaves it, with errPending, when it
+// is not by until.
+func (s *stream) await(ctx context.Context, e db.Export, until time.Time) (*ksef.Package, error) {
 	for pause := firstPoll; ; pause = min(2*pause, lastPoll) {
 		status, err := s.askStatus(ctx, e)
 		if err != nil {
@@ -166,7 +201,7 @@ func (s *stream) await(ctx context.Context, e db.Export) (*ksef.Package, error) 
 		if s.Now().Sub(e.CreatedAt) >= abandonAfter {
 			return nil, fmt.Errorf("%w, since %s: %w", errTooLong, e.CreatedAt.UTC().Format(time.RFC3339), errExport)
 		}
-		if s.Now().Sub(began) >= patience {
+		if !s.Now().Before(until) {
 			return nil, errPending
 		}
 		jitter := time.Duration(rand.Int64N(int64(pause / 4))) //nolint:gosec // only so that mirrors do not march in step
@@ -259,53 +294,73 @@ type arrived struct {
 // storePackage stores what a package holds, and moves the stream when all of it
 // is stored and the package agrees with itself. Before that nothing moves, so a
 // package that turns out wrong costs nothing but the repetition.
-func (s *stream) storePackage(ctx context.Context, e db.Export, p *ksef.Package, files []*os.File) (next ksef.Timestamp, more bool, err error) {
-	parts := make([]*io.SectionReader, len(files))
-	for i, f := range files {
-		parts[i] = io.NewSectionReader(f, 0, p.Parts[i].Size)
-	}
-	metadata, invoices, err := ksef.ReadPackage(ctx, p.Compression, parts...)
+func (s *stream) storePackage(ctx context.Context, e db.Export, p *ksef.Package, files []*os.File) (taken, error) {
+	pack, invoices, err := readPackage(ctx, p, files)
 	if err != nil {
-		return "", false, errors.Join(err, errExport)
+		return taken{}, err
 	}
-	rows := make(map[string]*ksef.Metadata, len(metadata))
-	numbers := make([]string, 0, len(metadata))
-	for i := range metadata {
-		row := &metadata[i]
+	rows := make(map[string]*ksef.Metadata, len(pack.rows))
+	numbers := make([]string, 0, len(pack.rows))
+	for i := range pack.rows {
+		row := &pack.rows[i]
 		if _, twice := rows[row.KSeFNumber]; !twice {
 			numbers = append(numbers, row.KSeFNumber)
 		}
 		rows[row.KSeFNumber] = row
 	}
-	if len(metadata) != p.InvoiceCount && len(numbers) != p.InvoiceCount {
-		return "", false, fmt.Errorf("KSeF announced %d invoices, the package lists %d: %w", p.InvoiceCount, len(numbers), errExport)
-	}
 	known, err := s.db.Known(ctx, numbers)
 	if err != nil {
-		return "", false, err
+		return taken{}, err
 	}
 	s.report.Listed += len(numbers)
-	s.hwm = p.HWM
 	s.progress.Role, s.progress.Pending, s.progress.Package = s.role, len(numbers)-len(known), true
 	s.showProgress(0)
 
-	next, more, err = packageContinuation(p, metadata, ksef.Timestamp(e.To))
-	if err != nil {
-		return "", false, err
+	// Of one instant it may be a part, told apart by a filter, and says nothing of
+	// how far the stream is complete: a process that finds it after a crash stores
+	// what it holds and stays where it is.
+	if e.From != e.To {
+		s.hwm = p.HWM
+		if pack.next, pack.more, err = packageContinuation(p, pack, ksef.Timestamp(e.To)); err != nil {
+			return taken{}, err
+		}
+	} else if p.HWM.Compare(ksef.Timestamp(e.From)) < 0 {
+		return taken{}, fmt.Errorf("KSeF does not call %s complete yet: %w", e.From, errExport)
 	}
 	batch := newBatch(s)
 	if err := s.storeEntries(ctx, batch, rows, known, invoices); err != nil {
-		return "", false, err
+		return taken{}, err
 	}
-	batch.reached, batch.rows.Export = next, e.ID
-	return next, more, batch.commit(ctx)
+	batch.reached, batch.rows.Export = pack.next, e.ID
+	return pack, batch.commit(ctx)
+}
+
+// readPackage reads the files of a package, which must list as many invoices as
+// KSeF announced.
+func readPackage(ctx context.Context, p *ksef.Package, files []*os.File) (taken, iter.Seq2[ksef.PackageEntry, error], error) {
+	parts := make([]*io.SectionReader, len(files))
+	for i, f := range files {
+		parts[i] = io.NewSectionReader(f, 0, p.Parts[i].Size)
+	}
+	rows, invoices, err := ksef.ReadPackage(ctx, p.Compression, parts...)
+	if err != nil {
+		return taken{}, nil, errors.Join(err, errExport)
+	}
+	numbers := make(map[string]bool, len(rows))
+	for _, row := range rows {
+		numbers[row.KSeFNumber] = true
+	}
+	if len(rows) != p.InvoiceCount && len(numbers) != p.InvoiceCount {
+		return taken{}, nil, fmt.Errorf("KSeF announced %d invoices, the package lists %d: %w", p.InvoiceCount, len(numbers), errExport)
+	}
+	return taken{rows: rows, full: p.IsTruncated || len(rows) >= packageFull}, invoices, nil
 }
 
 // storeEntries brings the invoices from the archive into the database: one
 // goroutine unpacks, some read documents, this one writes. The queues between
 // them are short, so that memory does not grow with the package.
 func (s *stream) storeEntries(ctx context.Context, batch *batch, rows map[string]*ksef.Metadata, known map[string]db.Known,
-	invoices func(func(ksef.PackageEntry, error) bool),
+	invoices iter.Seq2[ksef.PackageEntry, error],
 ) error {
 	workers := runtime.GOMAXPROCS(0)
 	unpacked := make(chan arrived, workers)
@@ -410,20 +465,19 @@ func (s *stream) write(ctx context.Context, batch *batch, known map[string]db.Kn
 }
 
 // packageContinuation is continuation for a package.
-func packageContinuation(p *ksef.Package, metadata []ksef.Metadata, to ksef.Timestamp) (next ksef.Timestamp, more bool, err error) {
+func packageContinuation(p *ksef.Package, pack taken, to ksef.Timestamp) (next ksef.Timestamp, more bool, err error) {
 	if p.HWM == "" {
 		return "", false, fmt.Errorf("KSeF named no high water mark, so nothing is known to be complete: %w", errExport)
 	}
-	full := p.IsTruncated || len(metadata) >= packageFull
-	if !full {
+	if !pack.full {
 		if to != "" && to.Compare(p.HWM) < 0 {
 			return to, false, nil
 		}
 		return p.HWM, false, nil
 	}
 	last := p.LastStored
-	if last == "" && len(metadata) > 0 {
-		last = slices.MaxFunc(metadata, func(a, b ksef.Metadata) int { return a.Stored.Compare(b.Stored) }).Stored
+	if last == "" && len(pack.rows) > 0 {
+		last = slices.MaxFunc(pack.rows, func(a, b ksef.Metadata) int { return a.Stored.Compare(b.Stored) }).Stored
 	}
 	if last == "" {
 		return "", false, fmt.Errorf("KSeF cut a package short without saying where: %w", errExport)

@@ -87,8 +87,8 @@ var stages = []stage{
 // In the world of these tests a package has several parts, and its invoices are
 // stored by several commits.
 const (
-	exportInvoices = 1300
-	exportPart     = 110_000 // bytes of a part: five of the first package
+	exportInvoices = 2400
+	exportPart     = 203_000 // bytes of a part: five of the first package
 )
 
 // newExportWorld is a KSeF with one backlog. Its clock stands still and the
@@ -185,7 +185,7 @@ func triggers(dir string, create bool) error {
 	if create {
 		script += `
 		CREATE TRIGGER die1 BEFORE INSERT ON invoices WHEN NOT EXISTS(SELECT 1 FROM invoices) BEGIN SELECT die('the files of the first commit there, no row'); END;
-		CREATE TRIGGER die2 AFTER INSERT ON invoices WHEN NEW.id = 550 BEGIN SELECT die('in the transaction of the second commit'); END;
+		CREATE TRIGGER die2 AFTER INSERT ON invoices WHEN NEW.id = 1050 BEGIN SELECT die('in the transaction of the second commit'); END;
 		CREATE TRIGGER die3 AFTER DELETE ON exports WHEN OLD.reference IS NOT NULL BEGIN SELECT die('in the last transaction, all rows written'); END;
 		CREATE TRIGGER die4 BEFORE INSERT ON runs BEGIN SELECT die('after the commit'); END;`
 	}
@@ -372,7 +372,7 @@ func TestScenario26KilledInExport(t *testing.T) {
 	t.Parallel()
 	undisturbed := newExportWorld(t)
 	want := undisturbed.finish()
-	if n := len(undisturbed.sim.Listed(company, subjects[roles[0]])); n < 560 || undisturbed.status().Invoices != exportInvoices {
+	if n := len(undisturbed.sim.Listed(company, subjects[roles[0]])); n < 1060 || undisturbed.status().Invoices != exportInvoices {
 		t.Fatalf("%d invoices as %s, %d in all: too few for two commits", n, roles[0], undisturbed.status().Invoices)
 	}
 	parts := slices.Sorted(maps.Keys(undisturbed.sim.Stats().Parts))

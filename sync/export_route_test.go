@@ -41,6 +41,7 @@ func routes(r ksefsync.Report) string {
 // A backlog comes in packages, under production limits within the hour; what is
 // new afterwards comes singly.
 func TestBacklogByPackages(t *testing.T) {
+	t.Parallel()
 	n := 3000
 	if testing.Short() {
 		n = 500
@@ -63,6 +64,8 @@ func TestBacklogByPackages(t *testing.T) {
 // Scenarios 15, 16, 17 and 19: packages that end early, by count or by size, at
 // an instant with more rows, exactly full, or full and not said to be.
 func TestScenario15To19Truncation(t *testing.T) {
+	slow(t)
+	t.Parallel()
 	for name, o := range map[string]ksefsim.Options{
 		"15 by count":      {PackageCap: 50},
 		"16 exactly full":  {PackageCap: 400},
@@ -158,6 +161,8 @@ func wrongHash(a map[string]any) {
 // Scenarios 27 and 21182: an export that hangs for ever is left for the other
 // roles, given up after an hour, and its invoices come singly.
 func TestScenario27Stuck(t *testing.T) {
+	slow(t)
+	t.Parallel()
 	w := backlog(t, 120, ksefsim.Options{})
 	w.sim.SetExportOutcome(ksefsim.ExportOutcome{Status: 100})
 	for range 12 {
@@ -184,6 +189,8 @@ func TestScenario27Stuck(t *testing.T) {
 // The roles take turns: one with a backlog cannot use up the hour's packages
 // before another, which needs one, had its turn.
 func TestRolesShareTheBudget(t *testing.T) {
+	slow(t)
+	t.Parallel()
 	limits := ksef.DefaultLimits()
 	limits[ksef.GroupExport] = ksef.Limit{PerSecond: 4, PerMinute: 4, PerHour: 4}
 	w := newWorld(t, ksefsim.Options{Limits: limits, PackageCap: 40})
@@ -226,6 +233,8 @@ func TestRolesShareTheBudget(t *testing.T) {
 // A role that is always empty is asked less and less, but twice a day; what it
 // gets at last is noticed, and from then on it is asked like the others.
 func TestEmptyRolesRest(t *testing.T) {
+	slow(t)
+	t.Parallel()
 	w := newWorld(t, ksefsim.Options{Limits: ksef.DefaultLimits()})
 	w.options.Roles, w.options.EveryRole = []string{"seller", "buyer"}, false
 	w.add(ksefsim.Generate(ksefsim.GenerateOptions{Count: 1, Context: company, Seed: 1, From: start.Add(-2 * time.Hour), To: start.Add(-time.Hour)})...)
@@ -310,6 +319,8 @@ func TestScenario32LinksExpire(t *testing.T) {
 // Scenario 44 and the budget: exports are refused when the hour's are used up,
 // and single downloads go on.
 func TestExportBudget(t *testing.T) {
+	slow(t)
+	t.Parallel()
 	limits := ksef.DefaultLimits()
 	limits[ksef.GroupExport] = ksef.Limit{PerSecond: 1, PerMinute: 1, PerHour: 1}
 	w := backlog(t, 200, ksefsim.Options{Limits: limits})

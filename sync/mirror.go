@@ -92,7 +92,9 @@ type Mirror struct {
 
 	limitsRead time.Time
 	progress   Progress
-	noExports  map[string]time.Time // by role: until when packages are not asked for
+	noExports  map[string]time.Time  // by role: until when packages are not asked for
+	partitions map[string]*partition // by role: the crowded instant that is being mirrored, if any
+	awaited    map[string]db.Export  // by role: the export that a scheduled reconciliation waits for
 }
 
 // Open locks and opens the mirror in o.Dir, and creates it where there is none.
@@ -100,6 +102,21 @@ type Mirror struct {
 // when the database knows of invoices but their folder's marker is missing: then
 // nothing is written, for an empty mount point must not be filled.
 func Open(ctx context.Context, o Options) (*Mirror, error) {
+	m, err := newMirror(o)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.open(ctx); err != nil {
+		return nil, errors.Join(err, m.Close())
+	}
+	if o.Remote != nil {
+		m.remote = o.Remote(requestLog{m.db})
+	}
+	return m, nil
+}
+
+// newMirror makes a mirror that is not open yet.
+func newMirror(o Options) (*Mirror, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -116,14 +133,10 @@ func Open(ctx context.Context, o Options) (*Mirror, error) {
 	if err != nil {
 		return nil, fmt.Errorf("time zone of Poland: %w", err)
 	}
-	m := &Mirror{Options: o, warsaw: warsaw, noExports: map[string]time.Time{}}
-	if err := m.open(ctx); err != nil {
-		return nil, errors.Join(err, m.Close())
-	}
-	if o.Remote != nil {
-		m.remote = o.Remote(requestLog{m.db})
-	}
-	return m, nil
+	return &Mirror{
+		Options: o, warsaw: warsaw,
+		noExports: map[string]time.Time{}, partitions: map[string]*partition{}, awaited: map[string]db.Export{},
+	}, nil
 }
 
 func (m *Mirror) open(ctx context.Context) error {
@@ -151,9 +164,7 @@ func (m *Mirror) open(ctx context.Context) error {
 	if id == "" {
 		id = uuid.NewString()
 	}
-	m.db, err = db.Open(ctx, DatabasePath(m.Dir), db.Mirror{
-		Environment: m.Environment, ContextType: m.Context.Type, ContextValue: m.Context.Value, ID: id,
-	}, m.Log)
+	m.db, err = db.Open(ctx, DatabasePath(m.Dir), m.mirrored(id), m.Log)
 	if err != nil {
 		return err
 	}
@@ -162,11 +173,11 @@ func (m *Mirror) open(ctx context.Context) error {
 	// A crash between creating the database and the folder leaves a database that
 	// holds nothing, so a missing marker means "not mounted" only once something
 	// has been stored.
-	counts, err := m.db.Counts(ctx)
+	empty, err := m.db.Empty(ctx)
 	if err != nil {
 		return err
 	}
-	if counts.Invoices == 0 {
+	if empty {
 		if err := tree.Create(m.InvoicesDir(), id); err != nil {
 			return err
 		}
@@ -189,6 +200,11 @@ func (m *Mirror) open(ctx context.Context) error {
 		return fmt.Errorf("folder for packages: %w", err)
 	}
 	return nil
+}
+
+// mirrored is what the database has to mirror.
+func (m *Mirror) mirrored(id string) db.Mirror {
+	return db.Mirror{Environment: m.Environment, ContextType: m.Context.Type, ContextValue: m.Context.Value, ID: id}
 }
 
 // DatabasePath is where the database of the mirror in dir is.
@@ -223,11 +239,13 @@ func (m *Mirror) Close() error {
 }
 
 // requestLog lets the limiter keep its memory in the mirror's database, so that
-// restarts, the daemon and commands draw on one budget.
+// restarts, the daemon and commands beside it draw on one budget.
 type requestLog struct{ db *db.DB }
 
-func (l requestLog) StartRequest(ctx context.Context, group string, at time.Time) (int64, error) {
-	return l.db.StartRequest(ctx, group, at)
+func (l requestLog) StartRequest(ctx context.Context, group string, after int64, open []int64, admit ksef.Admit) (int64, error) {
+	return l.db.StartRequest(ctx, group, after, open, func(recorded []db.Request, blocks map[string]time.Time) time.Time {
+		return admit(logged(recorded), blocks)
+	})
 }
 
 func (l requestLog) EndRequest(ctx context.Context, id int64, at time.Time) error {
@@ -244,11 +262,15 @@ func (l requestLog) Blocks(ctx context.Context) (map[string]time.Time, error) {
 
 func (l requestLog) Requests(ctx context.Context, since time.Time) ([]ksef.LoggedRequest, error) {
 	rows, err := l.db.Requests(ctx, since)
+	return logged(rows), err
+}
+
+func logged(rows []db.Request) []ksef.LoggedRequest {
 	logged := make([]ksef.LoggedRequest, len(rows))
 	for i, r := range rows {
 		logged[i] = ksef.LoggedRequest(r)
 	}
-	return logged, err
+	return logged
 }
 
 // sleep waits for d or until ctx ends, whose error it returns then.

@@ -11,6 +11,11 @@ import (
 	"ksefmirror/internal/ksef"
 )
 
+// lately is how long status points at a difference from KSeF's list. Afterwards it
+// only counts it: an invoice that KSeF hides stays hidden, and would for ever be
+// something to look at.
+const lately = 7 * 24 * time.Hour
+
 // Status is what the database of a mirror tells about it, without asking KSeF
 // and without disturbing whoever works on the mirror.
 type Status struct {
@@ -32,6 +37,24 @@ type StreamStatus struct {
 	LastError   string         `json:"last_error"`   // "" when the last run was in order
 	Reason      string         `json:"reason"`       // why the last run asked for a package, or did not
 	RestSeconds int64          `json:"rest_seconds"` // how long the role is left alone after its last run, as it has always been empty
+	NotListed   int            `json:"not_listed"`   // invoices here that KSeF no longer lists
+	// Reconciled is the last comparison that ended; nil before the first.
+	Reconciled *ReconciliationStatus `json:"reconciled"`
+	// LateLately and NotListedLately are the KSeF numbers found in the last seven
+	// days, as late or as no longer listed.
+	LateLately      []string `json:"late_lately"`
+	NotListedLately []string `json:"not_listed_lately"`
+}
+
+// ReconciliationStatus is how one comparison of a role with KSeF's list ended.
+type ReconciliationStatus struct {
+	At        string         `json:"at"`   // RFC 3339 UTC
+	From      ksef.Timestamp `json:"from"` // by permanent storage
+	Reached   ksef.Timestamp `json:"reached"`
+	Listed    int            `json:"listed"`
+	Late      int            `json:"late"`       // listed, and had not been here
+	NotListed int            `json:"not_listed"` // here, and not listed
+	Error     string         `json:"error"`      // why it ended early; "" when it did not
 }
 
 // Waiting is an invoice that could not be mirrored yet.
@@ -71,8 +94,16 @@ func ReadStatus(ctx context.Context, dir string, roles []string, now time.Time) 
 	if err != nil {
 		return Status{}, err
 	}
+	notListed, err := d.NotListed(ctx)
+	if err != nil {
+		return Status{}, err
+	}
+	differences, err := d.Differences(ctx, now.Add(-lately))
+	if err != nil {
+		return Status{}, err
+	}
 	for _, role := range roles {
-		s := StreamStatus{Role: role, Invoices: counts.ByRole[role], LagSeconds: -1}
+		s := StreamStatus{NotListed: notListed[role], Role: role, Invoices: counts.ByRole[role], LagSeconds: -1}
 		if i := slices.IndexFunc(rows, func(r db.Stream) bool { return r.Role == role }); i >= 0 {
 			row := rows[i]
 			s.Watermark, s.LastError = ksef.Timestamp(row.Watermark), row.LastError
@@ -81,6 +112,19 @@ func ReadStatus(ctx context.Context, dir string, roles []string, now time.Time) 
 			if row.Watermark != "" {
 				s.LagSeconds = int64(now.Sub(s.Watermark.Time()).Seconds())
 			}
+		}
+		s.LateLately, s.NotListedLately = []string{}, []string{}
+		for _, each := range differences {
+			switch {
+			case each.Role != role:
+			case each.NotListed:
+				s.NotListedLately = append(s.NotListedLately, each.KSeFNumber)
+			default:
+				s.LateLately = append(s.LateLately, each.KSeFNumber)
+			}
+		}
+		if s.Reconciled, err = lastReconciled(ctx, d, role); err != nil {
+			return Status{}, err
 		}
 		status.Streams = append(status.Streams, s)
 	}
@@ -93,6 +137,23 @@ func ReadStatus(ctx context.Context, dir string, roles []string, now time.Time) 
 	}
 	status.Budget, err = budget(ctx, d, now)
 	return status, err
+}
+
+// lastReconciled is the last comparison of a role that ended; nil when none did.
+func lastReconciled(ctx context.Context, d *db.DB, role string) (*ReconciliationStatus, error) {
+	past, err := d.Reconciliations(ctx, role)
+	if err != nil {
+		return nil, err
+	}
+	i := slices.IndexFunc(past, func(r db.Reconciliation) bool { return !r.Finished.IsZero() })
+	if i < 0 {
+		return nil, nil
+	}
+	last := past[i]
+	return &ReconciliationStatus{
+		At: instant(last.Finished), From: ksef.Timestamp(last.From), Reached: ksef.Timestamp(last.Reached),
+		Listed: last.Listed, Late: last.Late, NotListed: last.NotListed, Error: last.Err,
+	}, nil
 }
 
 // instant is t as status tells it; "" for the zero time.

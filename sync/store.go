@@ -267,7 +267,7 @@ func counterparty(row *ksef.Metadata, role string) string {
 }
 
 // minor turns a JSON number into hundredths, exactly; not stated when it has
-// more than two decimals or is out of range. The digits stay in metadata_json.
+// more than two decimals or is out of range. The digits stay in the metadata as sent.
 func minor(number string) parse.Minor {
 	amount, ok := new(big.Rat).SetString(number)
 	if !ok {

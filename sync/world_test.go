@@ -268,7 +268,8 @@ func (w *world) checkAfter(trouble bool) {
 	}
 }
 
-// complete checks that everything KSeF shows is mirrored, with its roles.
+// complete checks that everything KSeF shows in the roles of the mirror is
+// mirrored, with its roles.
 func (w *world) complete() {
 	w.tb.Helper()
 	d, err := db.OpenReadOnly(w.tb.Context(), ksefsync.DatabasePath(w.dir))
@@ -276,7 +277,7 @@ func (w *world) complete() {
 		w.tb.Fatal(err)
 	}
 	defer func() { _ = d.Close() }()
-	for _, role := range roles {
+	for _, role := range w.options.Roles {
 		var numbers []string
 		for _, s := range w.sim.Listed(company, subjects[role]) {
 			if !s.VisibleAt.After(w.clock.Now()) {
@@ -357,4 +358,13 @@ func withBody(r *http.Request, body []byte) *http.Request {
 	again := r.Clone(r.Context())
 	again.Body = io.NopCloser(bytes.NewReader(body))
 	return again
+}
+
+// slow leaves a test out of the short run, which is the race detector's: it makes
+// them several times slower, and others run the same goroutines.
+func slow(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("left out of the short run")
+	}
 }

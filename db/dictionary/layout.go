@@ -26,14 +26,15 @@ type layout struct {
 	indent      string // for each level
 }
 
-// layouts are in use by invoicing software, the most frequent last.
+// layouts are in use by invoicing software. The fast compression finds best what
+// comes last, so those are last that take the most room.
 var layouts = []layout{
 	{declaration: `<?xml version="1.0" encoding="utf-8"?>`, newline: "\r\n", indent: "\t"},
-	{declaration: `<?xml version="1.0" encoding="UTF-8" standalone="yes"?>`, newline: "\n", indent: "    "},
-	{declaration: `<?xml version="1.0" encoding="UTF-8"?>`, newline: "\n", indent: "\t"},
 	{declaration: `<?xml version="1.0" encoding="utf-8"?>`, newline: "\r\n", indent: "  "},
-	{declaration: `<?xml version="1.0" encoding="UTF-8"?>`, newline: "\n", indent: "  "},
+	{declaration: `<?xml version="1.0" encoding="UTF-8"?>`, newline: "\n", indent: "\t"},
 	{declaration: `<?xml version="1.0" encoding="utf-8"?>`},
+	{declaration: `<?xml version="1.0" encoding="UTF-8"?>`, newline: "\n", indent: "  "},
+	{declaration: `<?xml version="1.0" encoding="UTF-8" standalone="yes"?>`, newline: "\n", indent: "    "},
 }
 
 func (l layout) render(root element) []byte {

@@ -18,7 +18,7 @@ import (
 
 // dictionaryID is in every frame. One byte, while it is below 256; it only keeps
 // a frame from being read with another dictionary. Count it up with each release.
-const dictionaryID = 1
+const dictionaryID = 2
 
 func main() {
 	dictionary, err := build()
@@ -46,6 +46,7 @@ func build() ([]byte, error) {
 		history.Write(l.render(g.header(2)))
 		history.Write(l.render(g.invoice(3, usual)))
 	}
+	history.WriteString(metadata)
 	var samples [][]byte
 	for i := range 600 {
 		schema := 3
@@ -58,7 +59,7 @@ func build() ([]byte, error) {
 		ID:       dictionaryID,
 		Contents: samples,
 		History:  history.Bytes(),
-		Offsets:  [3]int{1, 4, 8}, // the format's own defaults
-		Level:    zstd.SpeedBetterCompression,
+		Offsets:  [3]int{1, 4, 8},   // the format's own defaults
+		Level:    zstd.SpeedFastest, // as package db compresses
 	})
 }

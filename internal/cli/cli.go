@@ -123,7 +123,7 @@ Exit codes: 0 in order, 1 failure, 2 wrong command line or configuration,
 		return usageError(fmt.Errorf("%w\n  See: %s --help", err, cmd.CommandPath()))
 	})
 	root.PersistentFlags().StringVar(&c.configFlag, "config", "", "configuration `file` (default: config.toml here, then the system's place)")
-	root.AddCommand(c.demo(), c.simulate(), c.sync(), c.run(), c.status(), c.verify(), c.config(), c.service(), c.version())
+	root.AddCommand(c.demo(), c.simulate(), c.sync(), c.run(), c.status(), c.verify(), c.reconcile(), c.remote(), c.config(), c.service(), c.version())
 	return root
 }
 
@@ -206,16 +206,14 @@ func options(m config.Mirror, log *slog.Logger) (ksefsync.Options, error) {
 		Dir: m.Dir, Environment: m.Environment, Context: context,
 		Roles: m.Roles, Since: m.Since, Layout: layout, Log: log,
 		Remote: func(requests ksef.RequestLog) ksefsync.Remote {
-			return &ksef.Client{
+			client := &ksef.Client{
 				BaseURL: address, Context: context,
-				Token: func() (ksef.Secret, error) {
-					token, err := m.Auth.Token.Read()
-					return ksef.NewSecret(token), err
-				},
 				Limiter:   ksef.NewLimiter(requests, ksef.DefaultLimits()),
 				UserAgent: "ksefmirror/" + buildVersion(),
 				Log:       log,
 			}
+			logInWith(client, m, log)
+			return client
 		},
 	}, nil
 }

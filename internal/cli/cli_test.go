@@ -63,6 +63,14 @@ func TestJudge(t *testing.T) {
 	waiting.Waiting = []ksefsync.Waiting{{KSeFNumber: "N", Role: "buyer", Reason: "its hash is wrong"}}
 	blocked := stream(ago(time.Minute), time.Minute, "")
 	blocked.Budget = []ksefsync.GroupBudget{{Group: ksef.GroupMetadata, BlockedUntil: "2026-11-22T13:00:00Z"}}
+	late := stream(ago(time.Minute), time.Minute, "")
+	late.Streams[0].LateLately = []string{"N1", "N2", "N3", "N4", "N5", "N6", "N7"}
+	hidden := stream(ago(time.Minute), time.Minute, "")
+	hidden.Streams[0].NotListed, hidden.Streams[0].NotListedLately = 9, []string{"N"}
+	hiddenLong := stream(ago(time.Minute), time.Minute, "")
+	hiddenLong.Streams[0].NotListed = 9
+	unreconciled := stream(ago(time.Minute), time.Minute, "")
+	unreconciled.Streams[0].Reconciled = &ksefsync.ReconciliationStatus{Error: "HTTP 503"}
 	for name, test := range map[string]struct {
 		status ksefsync.Status
 		err    error
@@ -77,6 +85,10 @@ func TestJudge(t *testing.T) {
 		"never succeeded": {stream("", time.Hour, "HTTP 502"), nil, statusCritical, "never succeeded"},
 		"waiting":         {waiting, nil, statusWarning, "its hash is wrong"},
 		"blocked":         {blocked, nil, statusWarning, "before 2026-11-22T13:00:00Z"},
+		"late invoices":   {late, nil, statusWarning, "N1, N2, N3, N4, N5 and 2 more (see the view v_differences)"},
+		"hidden lately":   {hidden, nil, statusWarning, "no longer listed by KSeF"},
+		"hidden long ago": {hiddenLong, nil, statusOK, ""},
+		"not reconciled":  {unreconciled, nil, statusWarning, "could not be reconciled: HTTP 503"},
 		"never run":       {ksefsync.Status{}, fmt.Errorf("open: %w", fs.ErrNotExist), statusWarning, "never run"},
 		"unreadable":      {ksefsync.Status{}, errors.New("not a database"), statusCritical, "not a database"},
 	} {

@@ -2,10 +2,12 @@ package cli
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -27,17 +29,39 @@ func (c *command) config() *cobra.Command {
 func (c *command) configCheck() *cobra.Command {
 	return &cobra.Command{
 		Use:   "check",
-		Short: "Report every mistake in the configuration at once",
-		Args:  noArguments,
+		Short: "Report every mistake in the configuration, and what it logs in with",
+		Long: `Reports every mistake in the configuration at once. Of a certificate it shows whom
+it is for, until when it is valid and whom KSeF takes it for, and it checks that
+the private key is its own. It asks KSeF nothing. What only the service can see,
+such as its systemd credentials, is checked when it logs in.`,
+		Args: noArguments,
 		RunE: func(*cobra.Command, []string) error {
 			loaded, err := c.load()
 			if err != nil {
 				return err
 			}
-			for _, m := range loaded.Mirrors {
-				_, _ = fmt.Fprintf(c.stdout, "%s: %s, %s, every %s, into %s\n", m.Name, m.Environment, strings.Join(m.Roles, " "), m.Interval, m.Dir)
+			for _, warning := range loaded.Warnings {
+				_, _ = fmt.Fprintln(c.stderr, "ksefmirror: warning:", warning)
 			}
-			_, _ = fmt.Fprintln(c.stdout, "The configuration is in order.")
+			var problems config.Problems
+			for _, m := range loaded.Mirrors {
+				c.say("%s: %s, %s, every %s, into %s", m.Name, m.Environment, strings.Join(m.Roles, " "), m.Interval, m.Dir)
+				err := c.printLogin(m, time.Now())
+				var wrong config.Problems
+				switch {
+				case errors.As(err, &wrong):
+					for _, problem := range wrong {
+						problem.File = loaded.File
+						problems = append(problems, problem)
+					}
+				case err != nil:
+					return usageError(err)
+				}
+			}
+			if len(problems) > 0 {
+				return problems
+			}
+			c.say("The configuration is in order.")
 			return nil
 		},
 	}

@@ -66,6 +66,9 @@ func (c *command) keep(ctx context.Context, ready func(*slog.Logger, service.Hea
 	}
 	log := logger(loaded.Log)
 	log.Info("ksefmirror started", "version", buildVersion(), "mirrors", len(loaded.Mirrors))
+	for _, warning := range loaded.Warnings {
+		log.Warn("the configuration is unwise", "key", warning.Key, "value", warning.Value, "reason", warning.Want)
+	}
 	var pulse service.Pulse
 	var jobs []daemon.Job
 	for _, m := range loaded.Mirrors {
@@ -80,11 +83,12 @@ func (c *command) keep(ctx context.Context, ready func(*slog.Logger, service.Hea
 }
 
 func opener(m config.Mirror, log *slog.Logger, pulse *service.Pulse) func(context.Context) (daemon.Mirror, error) {
+	remind := reminder(m, log.With("mirror", m.Name)) // also when the mirror is opened anew, each notice once
 	return func(ctx context.Context) (daemon.Mirror, error) {
 		mirror, err := open(ctx, m, log, func(ksefsync.Progress) { pulse.Moved(m.Name, time.Now().Add(daemon.MaxSilence)) })
 		if err != nil {
 			return nil, err // not mirror: a nil *Mirror in the interface would not be nil
 		}
-		return mirror, nil
+		return reminded{mirror, remind}, nil
 	}
 }

@@ -94,7 +94,7 @@ func (c *command) plan() (service.Plan, error) {
 			switch reference.Scheme {
 			case "cred":
 				s.Credentials = append(s.Credentials, reference.Name)
-			case "file":
+			case "file", "dpapi":
 				s.SecretFiles = append(s.SecretFiles, reference.Name)
 			}
 		}

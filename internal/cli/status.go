@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -33,7 +34,9 @@ type mirrorStatus struct {
 	Level int    `json:"level"` // 0 in order, 1 look at it, 2 act
 	// Problems says in words what is not in order.
 	Problems []string `json:"problems"`
-	Dir      string   `json:"dir"`
+	// Notices says in words what must be done in time.
+	Notices []string `json:"notices"`
+	Dir     string   `json:"dir"`
 	ksefsync.Status
 }
 
@@ -58,6 +61,7 @@ limits cut a run short is no failure; it then says how far the role is complete.
 				s := judge(m, time.Now(), func(now time.Time) (ksefsync.Status, error) {
 					return ksefsync.ReadStatus(cmd.Context(), m.Dir, m.Roles, now)
 				})
+				s.judgeLogin(m, time.Now())
 				level = max(level, s.Level)
 				all = append(all, s)
 			}
@@ -84,7 +88,7 @@ limits cut a run short is no failure; it then says how far the role is complete.
 
 // judge reads the status of one mirror and says what is not in order.
 func judge(m config.Mirror, now time.Time, read func(time.Time) (ksefsync.Status, error)) mirrorStatus {
-	s := mirrorStatus{Name: m.Name, Dir: m.Dir, Problems: []string{}}
+	s := mirrorStatus{Name: m.Name, Dir: m.Dir, Problems: []string{}, Notices: []string{}}
 	problem := func(level int, format string, args ...any) {
 		s.Level = max(s.Level, level)
 		s.Problems = append(s.Problems, fmt.Sprintf(format, args...))
@@ -114,6 +118,15 @@ func judge(m config.Mirror, now time.Time, read func(time.Time) (ksefsync.Status
 		if stream.LastError != "" {
 			problem(statusWarning, "%s: %s", stream.Role, stream.LastError)
 		}
+		if n := len(stream.LateLately); n > 0 {
+			problem(statusWarning, "%s: %d invoices appeared in KSeF below the watermark, as found in the last seven days: %s", stream.Role, n, several(stream.LateLately))
+		}
+		if n := len(stream.NotListedLately); n > 0 {
+			problem(statusWarning, "%s: %d invoices are no longer listed by KSeF, as found in the last seven days; they are kept: %s", stream.Role, n, several(stream.NotListedLately))
+		}
+		if r := stream.Reconciled; r != nil && r.Error != "" {
+			problem(statusWarning, "%s: could not be reconciled: %s", stream.Role, r.Error)
+		}
 	}
 	for _, w := range s.Waiting {
 		problem(statusWarning, "%s: %s could not be mirrored yet: %s", w.Role, w.KSeFNumber, w.Reason)
@@ -124,6 +137,31 @@ func judge(m config.Mirror, now time.Time, read func(time.Time) (ksefsync.Status
 		}
 	}
 	return s
+}
+
+// judgeLogin adds what is not in order with what the mirror logs in with, and what
+// soon will not be. On prod someone should look; on test and demo, where nothing
+// depends on it, it is only said.
+func (s *mirrorStatus) judgeLogin(m config.Mirror, now time.Time) {
+	notice, due, err := loginNotice(m, now)
+	var problems config.Problems
+	switch {
+	case errors.Is(err, config.ErrNotHere):
+		// Whoever asks is not the service, which looks at it at every login.
+	case errors.As(err, &problems):
+		s.Level = statusCritical
+		for _, problem := range problems {
+			s.Problems = append(s.Problems, problem.String())
+		}
+	case err != nil:
+		s.Level = statusCritical
+		s.Problems = append(s.Problems, err.Error())
+	case due:
+		if m.Environment == "prod" {
+			s.Level = max(s.Level, statusWarning)
+		}
+		s.Notices = append(s.Notices, notice.Text)
+	}
 }
 
 func (c *command) printStatus(s mirrorStatus) {
@@ -139,6 +177,10 @@ func (c *command) printStatus(s mirrorStatus) {
 		if stream.Reason != "" {
 			_, _ = fmt.Fprintf(c.stdout, "  %-11s last run by %s\n", "", stream.Reason)
 		}
+		if r := stream.Reconciled; r != nil {
+			_, _ = fmt.Fprintf(c.stdout, "  %-11s reconciled %s from %s on: %d listed, %d late, %d no longer listed\n",
+				"", r.At, r.From, r.Listed, r.Late, r.NotListed)
+		}
 	}
 	for _, g := range s.Budget {
 		if g.PerHour == 0 {
@@ -150,6 +192,18 @@ func (c *command) printStatus(s mirrorStatus) {
 	for _, problem := range s.Problems {
 		_, _ = fmt.Fprintf(c.stdout, "  ! %s\n", problem)
 	}
+	for _, notice := range s.Notices {
+		_, _ = fmt.Fprintf(c.stdout, "  ! %s\n", notice)
+	}
+}
+
+// several names the first of a list that may be long.
+func several(numbers []string) string {
+	const shown = 5
+	if len(numbers) <= shown {
+		return strings.Join(numbers, ", ")
+	}
+	return strings.Join(numbers[:shown], ", ") + fmt.Sprintf(" and %d more (see the view v_differences)", len(numbers)-shown)
 }
 
 func orDash(s string) string {

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -23,12 +24,16 @@ import (
 
 // Config is one configuration file, checked.
 type Config struct {
+	// File is where it was read from, as given to [Load].
+	File string
 	// DataDir is the folder that holds one folder per mirror. [Load] makes it
 	// absolute; in [Default] it is relative to the configuration file's folder.
 	DataDir string
 	Log     Log
 	// Mirrors is sorted by name and, after [Load], never empty.
 	Mirrors []Mirror
+	// Warnings is what is allowed but unwise.
+	Warnings Problems
 }
 
 // Log says how much is logged, and in which form.
@@ -59,14 +64,35 @@ type Mirror struct {
 	Dir    string // DataDir joined with Name: the mirror's own folder, absolute
 }
 
-// Auth says how a mirror logs in.
+// The ways to log in.
+const (
+	MethodCertificate = "certificate" // a certificate and its private key
+	MethodToken       = "token"       // a KSeF token
+)
+
+// Auth says how a mirror logs in, and where what it takes is kept.
 type Auth struct {
-	Method string // "token"
-	Token  Reference
+	Method string // MethodCertificate or MethodToken
+	// Token is set for MethodToken.
+	Token Reference
+	// For MethodCertificate either Certificate and PrivateKey are set, or PKCS12,
+	// which holds both. Passphrase is zero if the private key is not encrypted.
+	Certificate, PrivateKey, PKCS12, Passphrase Reference
 }
 
-// References gives where the secrets are kept that the method takes.
-func (a Auth) References() []Reference { return []Reference{a.Token} }
+// used gives the references that the method takes, by their keys in the table
+// auth.
+func (a Auth) used() map[string]Reference {
+	used := map[string]Reference{"token": a.Token}
+	if a.Method == MethodCertificate {
+		used = map[string]Reference{"certificate": a.Certificate, "private_key": a.PrivateKey, "pkcs12": a.PKCS12, "passphrase": a.Passphrase}
+	}
+	maps.DeleteFunc(used, func(_ string, r Reference) bool { return r == Reference{} })
+	return used
+}
+
+// References gives what the method takes, in no particular order.
+func (a Auth) References() []Reference { return slices.Collect(maps.Values(a.used())) }
 
 // Default gives the configuration of a file without any key. It has no mirror,
 // so it is not yet valid.
@@ -75,7 +101,7 @@ func Default() Config {
 }
 
 // DefaultMirror gives the values of the keys that a mirror may leave out. Name,
-// Environment, Context and Auth.Token have no default: a wrong guess would copy
+// Environment, Context and the references in Auth have no default: a wrong guess would copy
 // the wrong company's invoices, or those of a test system.
 func DefaultMirror() Mirror {
 	return Mirror{
@@ -84,7 +110,7 @@ func DefaultMirror() Mirror {
 		Since:    time.Date(2026, time.February, 1, 0, 0, 0, 0, time.UTC),
 		Interval: 15 * time.Minute,
 		Layout:   "{role}/{year}/{month}/{date}_{counterparty}_{invoice}",
-		Auth:     Auth{Method: "token"},
+		Auth:     Auth{Method: MethodToken},
 	}
 }
 
@@ -96,8 +122,8 @@ func DefaultMirror() Mirror {
 // The error is a [Problems] when the file was read and understood as TOML but
 // says something wrong; it then holds every problem. Any other error names the
 // file. Secrets kept in files are read once to see that they are there and
-// private; the others are looked at only by [Reference.Read], because whoever
-// checks a configuration rarely has the service's environment.
+// private; the others are looked at only by [Reference.Read] and its like,
+// because whoever checks a configuration rarely has the service's environment.
 func Load(path string, checkLayout func(string) error) (*Config, error) {
 	data, err := os.ReadFile(path) // #nosec G304 -- the operator names the file
 	if err != nil {
@@ -111,17 +137,21 @@ func Load(path string, checkLayout func(string) error) (*Config, error) {
 	if err != nil {
 		return nil, err
 	}
+	config.File = path
 	for _, mirror := range config.Mirrors {
-		if mirror.Auth.Token.Scheme != schemeFile {
-			continue
-		}
-		if _, err := mirror.Auth.Token.read(); err != nil {
-			problems = append(problems, Problem{
-				File:  path,
-				Key:   shown(toml.Key{"mirror", mirror.Name, "auth", "token"}),
-				Value: mirror.Auth.Token.String(),
-				Want:  err.Error(),
-			})
+		used := mirror.Auth.used()
+		for _, key := range slices.Sorted(maps.Keys(used)) {
+			problem := Problem{File: path, Key: shown(toml.Key{"mirror", mirror.Name, "auth", key}), Value: used[key].String()}
+			switch used[key].Scheme {
+			case schemeFile:
+				if err := used[key].check(key); err != nil {
+					problem.Want = err.Error()
+					problems = append(problems, problem)
+				}
+			case schemeEnv:
+				problem.Want = "other programs of the same user can read environment variables, and crash reports and child processes get them; prefer file: or cred:"
+				config.Warnings = append(config.Warnings, problem)
+			}
 		}
 	}
 	if len(problems) > 0 {

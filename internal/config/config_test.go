@@ -98,14 +98,18 @@ func TestShippedShowsTheDefaults(t *testing.T) {
 		}
 	}
 
-	var values any
-	meta, err := toml.Decode(inForce, &values)
-	if err != nil {
-		t.Fatal(err)
-	}
+	// The keys of the other way to log in are shown as an example.
+	example := regexp.MustCompile(`(?m)^#     ([a-z_0-9]+ = )`).ReplaceAllString(replace(t, inForce, "\nmethod = \"token\"\n", "\n"), "$1")
 	shown := make(map[string]bool)
-	for _, key := range meta.Keys() {
-		shown[tableOf(key)] = true
+	for _, text := range []string{inForce, example} {
+		var values any
+		meta, err := toml.Decode(text, &values)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, key := range meta.Keys() {
+			shown[tableOf(key)] = true
+		}
 	}
 	for table, keys := range knownKeys() {
 		for _, key := range keys {
@@ -113,6 +117,72 @@ func TestShippedShowsTheDefaults(t *testing.T) {
 			if full != "mirror" && !shown[full] {
 				t.Errorf("config.toml does not show %s", full)
 			}
+		}
+	}
+}
+
+// TestShippedShowsCertificates puts the two examples of the shipped file in force.
+func TestShippedShowsCertificates(t *testing.T) {
+	secret := func(name string) Reference { return Reference{"file", filepath.Join(home(t), "secrets", name)} }
+	for name, test := range map[string]struct {
+		leaveOut []string
+		want     Auth
+	}{
+		"pair":   {[]string{"token", "pkcs12"}, Auth{Method: "certificate", Certificate: secret("acme.crt"), PrivateKey: secret("acme.key"), Passphrase: secret("acme.passphrase")}},
+		"pkcs12": {[]string{"token", "certificate", "private_key"}, Auth{Method: "certificate", PKCS12: secret("acme.p12"), Passphrase: secret("acme.passphrase")}},
+	} {
+		text := regexp.MustCompile(`(?m)^#     ([a-z_0-9]+ = )`).ReplaceAllString(read(t, shippedPath), "$1")
+		for _, key := range test.leaveOut {
+			text = regexp.MustCompile(`(?m)^`+key+` = .*$`).ReplaceAllString(text, "")
+		}
+		got, problems, err := decode("config.toml", home(t), []byte(text), today, nil)
+		if err != nil || len(problems) > 0 {
+			t.Fatal(name, err, problems)
+		}
+		if diff := cmp.Diff(test.want, got.Mirrors[0].Auth); diff != "" {
+			t.Errorf("%s: (-want +got)\n%s", name, diff)
+		}
+	}
+}
+
+// TestLoadWarns has a secret in a place that is allowed but unwise.
+func TestLoadWarns(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "config.toml")
+	write(t, path, good)
+	config, err := Load(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w := config.Warnings; len(w) != 1 || w[0].Key != "mirror.acme.auth.token" || w[0].Value != "env:ACME_TOKEN" || !strings.Contains(w[0].Want, "prefer file: or cred:") {
+		t.Errorf("got %v", w)
+	}
+	if config.File != path {
+		t.Errorf("file %q", config.File)
+	}
+	// What the method does not use is not warned of, nor looked at.
+	write(t, path, replace(t, good, `token = "cred:unit.token"`, "method = \"token\"\ntoken = \"cred:unit.token\"\nprivate_key = \"env:KEY\"\npassphrase = \"file:none\""))
+	if config, err := Load(path, nil); err != nil || len(config.Warnings) != 1 {
+		t.Errorf("got %v, %v", config, err)
+	}
+}
+
+// TestLoadReportsCredentials has files for a certificate that cannot be read, each
+// for another reason.
+func TestLoadReportsCredentials(t *testing.T) {
+	folder := t.TempDir()
+	path := filepath.Join(folder, "config.toml")
+	write(t, filepath.Join(folder, "two-lines"), "one\ntwo\n")
+	write(t, filepath.Join(folder, "long"), strings.Repeat("x", maxFileBytes+1))
+	write(t, path, replace(t, good, `token = "cred:unit.token"`,
+		"method = \"certificate\"\ncertificate = \"file:none\"\nprivate_key = \"file:long\"\npassphrase = \"file:two-lines\""))
+	_, err := Load(path, nil)
+	var problems Problems
+	if !errors.As(err, &problems) || len(problems) != 3 {
+		t.Fatalf("got %v, want three problems", err)
+	}
+	for i, want := range [][2]string{{"certificate", "put it there"}, {"passphrase", "the only line"}, {"private_key", "is it the right file?"}} {
+		if got := problems[i]; got.Key != "mirror.Unit-7.auth."+want[0] || !strings.Contains(got.Want, want[1]) {
+			t.Errorf("got %v, want %q", got, want)
 		}
 	}
 }

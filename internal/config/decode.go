@@ -40,14 +40,19 @@ type (
 		Auth        authTable `toml:"auth"`
 	}
 	authTable struct {
-		Method any `toml:"method"`
-		Token  any `toml:"token"`
+		Method      any `toml:"method"`
+		Token       any `toml:"token"`
+		Certificate any `toml:"certificate"`
+		PrivateKey  any `toml:"private_key"`
+		PKCS12      any `toml:"pkcs12"`
+		Passphrase  any `toml:"passphrase"`
 	}
 )
 
 var (
 	environments = []string{"test", "demo", "prod"}
 	roles        = []string{"seller", "buyer", "third_party", "authorized"}
+	methods      = []string{MethodCertificate, MethodToken}
 	formats      = []string{"auto", "text", "json"}
 	levels       = map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError}
 )
@@ -260,24 +265,51 @@ func (c *checker) mirror(name, dataDir string, table mirrorTable) Mirror {
 		mirror.Layout = text
 	}
 
-	mirror.Auth.Method, _ = c.text(key("auth", "method"), table.Auth.Method, mirror.Auth.Method)
-	if method, ok := table.Auth.Method.(string); ok && method != "token" {
-		want := `want "token"`
-		if method == "certificate" {
-			want = `want "token": this version cannot yet log in with a certificate`
-		}
-		c.report(key("auth", "method"), method, want)
-	}
-	if table.Auth.Token == nil {
-		c.report(key("auth", "token"), nil, wantReference)
-	} else if text, ok := c.text(key("auth", "token"), table.Auth.Token, ""); ok {
-		reference, err := parseReference(text, c.folder)
-		if err != nil {
-			c.report(key("auth", "token"), text, err.Error())
-		}
-		mirror.Auth.Token = reference
-	}
+	mirror.Auth = c.auth(key("auth"), mirror.Auth.Method, table.Auth)
 	return mirror
+}
+
+// auth reads the table auth at key; method is the default. The keys of the method
+// that is not used may be there: whoever changes from one to the other can go
+// back.
+func (c *checker) auth(key toml.Key, method string, table authTable) Auth {
+	sub := func(name string) toml.Key { return append(slices.Clone(key), name) }
+	reference := func(name string, value any, what string) Reference {
+		text, ok := c.text(sub(name), value, "")
+		if value == nil || !ok {
+			return Reference{}
+		}
+		reference, err := parseReference(text, c.folder, what)
+		if err != nil {
+			c.report(sub(name), text, err.Error())
+		}
+		return reference
+	}
+	auth := Auth{
+		Method:      c.oneOf(sub("method"), table.Method, method, methods),
+		Token:       reference("token", table.Token, "token"),
+		Certificate: reference("certificate", table.Certificate, "certificate"),
+		PrivateKey:  reference("private_key", table.PrivateKey, "private key"),
+		PKCS12:      reference("pkcs12", table.PKCS12, "PKCS#12 file"),
+		Passphrase:  reference("passphrase", table.Passphrase, "passphrase"),
+	}
+	switch {
+	case table.Method == nil && (table.Certificate != nil || table.PrivateKey != nil || table.PKCS12 != nil):
+		// The default would pass over the certificate without a word.
+		c.report(sub("method"), nil, `want "certificate" to log in with the certificate named here, or "token"`)
+	case auth.Method == MethodToken && table.Token == nil:
+		c.report(sub("token"), nil, wantReference("token"))
+	case auth.Method == MethodCertificate && table.PKCS12 != nil && (table.Certificate != nil || table.PrivateKey != nil):
+		c.report(sub("pkcs12"), table.PKCS12, "want either this, which holds certificate and private key, or certificate and private_key")
+	case auth.Method == MethodCertificate && table.PKCS12 == nil:
+		if table.Certificate == nil {
+			c.report(sub("certificate"), nil, wantReference("certificate")+"; or name a PKCS#12 file under pkcs12")
+		}
+		if table.PrivateKey == nil {
+			c.report(sub("private_key"), nil, wantReference("private key")+"; it may be the file of the certificate")
+		}
+	}
+	return auth
 }
 
 func (c *checker) roles(key toml.Key, value any) []string {

@@ -102,6 +102,10 @@ func TestDecodeAccepts(t *testing.T) {
 		{"peppolId", `nip:5265877635`, `peppolId:PPL123456`},
 		{"dotted name", `mirror.Unit-7`, `mirror."Unit.7_a"`},
 		{"same context in another environment", `internalId:6824515772-12343`, `nip:5265877635`},
+		{"certificate", `token = "cred:unit.token"`, "method = \"certificate\"\ncertificate = \"file:unit.crt\"\nprivate_key = \"cred:unit.key\"\npassphrase = \"env:UNIT\""},
+		{"PKCS#12 without a passphrase", `token = "cred:unit.token"`, "method = \"certificate\"\npkcs12 = \"cred:unit.p12\""},
+		{"on the way to a certificate", `token = "cred:unit.token"`, "method = \"token\"\ntoken = \"cred:unit.token\"\ncertificate = \"cred:unit.crt\""},
+		{"on the way back", `token = "cred:unit.token"`, "method = \"certificate\"\ntoken = \"cred:unit.token\"\npkcs12 = \"cred:unit.p12\""},
 		{"byte order mark", `data_dir`, "\ufeffdata_dir"},
 		{"windows line ends", "\n", "\r\n"},
 	} {
@@ -182,12 +186,19 @@ func TestDecodeProblems(t *testing.T) {
 		{"too often for test", `context = "internalId`, "interval = \"59s\"\ncontext = \"internalId", "mirror.Unit-7.interval", "59s", `at least "1m"`},
 		{"layout", `"{date}"`, `"{bad}"`, "mirror.acme.layout", "{bad}", "unknown placeholder {bad}"},
 
-		{"certificate", `method = "token"`, `method = "certificate"`, "mirror.acme.auth.method", redacted, "cannot yet log in with a certificate"},
-		{"other method", `method = "token"`, `method = "password"`, "mirror.acme.auth.method", redacted, `want "token"`},
+		{"other method", `method = "token"`, `method = "password"`, "mirror.acme.auth.method", redacted, `want certificate or token`},
+		{"method forgotten", `token = "cred:unit.token"`, `pkcs12 = "cred:unit.p12"`, "mirror.Unit-7.auth.method", "", `missing; want "certificate"`},
+		{"method forgotten beside a token", `token = "cred:unit.token"`, "token = \"cred:unit.token\"\nprivate_key = \"cred:unit.key\"", "mirror.Unit-7.auth.method", "", `missing; want "certificate"`},
+		{"no private key", `token = "cred:unit.token"`, "method = \"certificate\"\ncertificate = \"cred:unit.crt\"", "mirror.Unit-7.auth.private_key", "", "missing; want where the private key is kept"},
+		{"no certificate", `token = "cred:unit.token"`, "method = \"certificate\"\nprivate_key = \"cred:unit.key\"", "mirror.Unit-7.auth.certificate", "", "or name a PKCS#12 file under pkcs12"},
+		{"both forms", `token = "cred:unit.token"`, "method = \"certificate\"\nprivate_key = \"cred:unit.key\"\npkcs12 = \"cred:unit.p12\"", "mirror.Unit-7.auth.pkcs12", redacted, "want either this"},
+		{"inline passphrase", `token = "cred:unit.token"`, "method = \"certificate\"\npkcs12 = \"cred:unit.p12\"\npassphrase = \"hunter2\"", "mirror.Unit-7.auth.passphrase", redacted, "where the passphrase is kept, never the passphrase itself"},
+		{"inline key", `token = "cred:unit.token"`, "token = \"cred:unit.token\"\nmethod = \"token\"\nprivate_key = \"\"\"-----BEGIN PRIVATE KEY-----\nMIGH\"\"\"", "mirror.Unit-7.auth.private_key", redacted, "never the private key itself"},
+		{"passphrase as a number", `token = "cred:unit.token"`, "method = \"certificate\"\npkcs12 = \"cred:unit.p12\"\npassphrase = 1234", "mirror.Unit-7.auth.passphrase", redacted, "quotation marks"},
 		{"no token", "token = \"cred:unit.token\"\n", "", "mirror.Unit-7.auth.token", "", "missing; want where the token is kept"},
 		{"no auth", "[mirror.Unit-7.auth]\ntoken = \"cred:unit.token\"\n", "", "mirror.Unit-7.auth.token", "", "missing; want where the token is kept"},
 		{"inline token", `env:ACME_TOKEN`, `hunter2`, "mirror.acme.auth.token", redacted, "never the token itself"},
-		{"unknown place", `env:ACME_TOKEN`, `vault:acme`, "mirror.acme.auth.token", redacted, `"file:PATH", "env:NAME" or "cred:NAME"`},
+		{"unknown place", `env:ACME_TOKEN`, `vault:acme`, "mirror.acme.auth.token", redacted, `"file:PATH", "cred:NAME", "dpapi:PATH" or "env:NAME"`},
 		{"file without a path", `env:ACME_TOKEN`, `file:`, "mirror.acme.auth.token", redacted, `"file:PATH"`},
 		{"credential elsewhere", `env:ACME_TOKEN`, `cred:../acme`, "mirror.acme.auth.token", redacted, `"cred:NAME"`},
 		{"variable with a dollar", `env:ACME_TOKEN`, `env:$ACME`, "mirror.acme.auth.token", redacted, `"env:NAME"`},
@@ -298,6 +309,8 @@ func TestSecretsAreNeverShown(t *testing.T) {
 		{"behind file:", `env:ACME_TOKEN`, `file:` + token},
 		{"behind env:", `env:ACME_TOKEN`, `env:` + token},
 		{"behind cred:", `env:ACME_TOKEN`, `cred:` + token},
+		{"as the passphrase", `method = "token"`, "method = \"token\"\npassphrase = \"" + plain + `"`},
+		{"as the private key", `method = "token"`, "method = \"token\"\nprivate_key = \"" + plain + `"`},
 		{"as the method", `method = "token"`, `method = "` + plain + `"`},
 		{"under a mistyped key", `token = "env:`, `tokne = "` + plain + `"` + "\ntoken = \"env:"},
 		{"in the mirror's table", `since = `, `token = "` + plain + `"` + "\nsince = "},
@@ -369,7 +382,7 @@ func FuzzDecode(f *testing.F) {
 				t.Errorf("mirror %q is in %s, not in %s", mirror.Name, mirror.Dir, config.DataDir)
 			}
 			if len(mirror.Roles) == 0 || mirror.Interval <= 0 || mirror.Since.After(today) ||
-				!slices.Contains(environments, mirror.Environment) || mirror.Auth.Token == (Reference{}) {
+				!slices.Contains(environments, mirror.Environment) || len(mirror.Auth.used()) == 0 {
 				t.Errorf("%+v", mirror)
 			}
 		}

@@ -133,6 +133,7 @@ func render(options InitOptions, token string) ([]byte, error) {
 		"Environment": strconv.Quote(options.Environment),
 		"Context":     strconv.Quote(options.Context),
 		"Token":       strconv.Quote(token),
+		"Name":        options.Name,
 	}
 	if options.Service {
 		values["DataDir"] = strconv.Quote(serviceDataDir)

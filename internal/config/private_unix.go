@@ -18,7 +18,7 @@ func privateToOwner(file *os.File) error {
 		return err
 	}
 	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		return fmt.Errorf("its mode %#o lets others at it; run: chmod 600 %q, and replace the token if others could have read it", mode, file.Name())
+		return fmt.Errorf("its mode %#o lets others at it; run: chmod 600 %q, and replace the secret if others could have read it", mode, file.Name())
 	}
 	status, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {
@@ -35,3 +35,6 @@ func privateToOwner(file *os.File) error {
 func createPrivate(path string) (*os.File, error) {
 	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) // #nosec G304 -- the operator names the file
 }
+
+// unprotect decrypts what DPAPI has encrypted, which exists only on Windows.
+func unprotect([]byte) ([]byte, error) { return nil, errors.New("DPAPI exists only on Windows") }

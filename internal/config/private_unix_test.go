@@ -38,11 +38,28 @@ func TestSecretOpenToOthers(t *testing.T) {
 				t.Errorf("got %q, %v; want an error with the chmod to run", got, err)
 			}
 
+			if got, err := (Reference{"file", path}).ReadPassphrase(); got != "" || err == nil {
+				t.Errorf("passphrase: got %q, %v", got, err)
+			}
+			if got, err := (Reference{"file", path}).ReadKey(); got != nil || err == nil {
+				t.Errorf("key: got %q, %v", got, err)
+			}
+			if got, err := (Reference{"file", path}).ReadCertificate(); string(got) != "hunter2" || err != nil {
+				t.Errorf("certificate: got %q, %v; it is public", got, err)
+			}
+
 			config := filepath.Join(folder, "config.toml")
-			write(t, config, replace(t, good, "env:ACME_TOKEN", "file:"+path))
-			var problems Problems
-			if _, err := Load(config, nil); !errors.As(err, &problems) || len(problems) != 1 || problems[0].Key != "mirror.acme.auth.token" {
-				t.Errorf("Load: got %v, want the secret as its one problem", err)
+			for key, auth := range map[string]string{
+				"token":       `token = "file:` + path + `"`,
+				"private_key": "method = \"certificate\"\ncertificate = \"cred:acme.crt\"\nprivate_key = \"file:" + path + `"`,
+				"pkcs12":      "method = \"certificate\"\npkcs12 = \"file:" + path + `"`,
+				"passphrase":  "method = \"certificate\"\npkcs12 = \"cred:acme.p12\"\npassphrase = \"file:" + path + `"`,
+			} {
+				write(t, config, replace(t, good, `token = "cred:unit.token"`, auth))
+				var problems Problems
+				if _, err := Load(config, nil); !errors.As(err, &problems) || len(problems) != 1 || problems[0].Key != "mirror.Unit-7.auth."+key {
+					t.Errorf("Load: got %v, want %s as its one problem", err, key)
+				}
 			}
 		})
 	}

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"unsafe"
@@ -17,7 +19,7 @@ func privateToOwner(file *os.File) error {
 		return fmt.Errorf("read its access control list: %w", err)
 	}
 	if grantsEveryone(descriptor.String()) {
-		return fmt.Errorf(`its access control list lets all users at it; run: icacls "%s" /inheritance:r /grant:r ACCOUNT:R, with the account that runs ksefmirror, and replace the token if others could have read it`, file.Name())
+		return fmt.Errorf(`its access control list lets all users at it; run: icacls "%s" /inheritance:r /grant:r ACCOUNT:R, with the account that runs ksefmirror, and replace the secret if others could have read it`, file.Name())
 	}
 	return nil
 }
@@ -56,4 +58,24 @@ func createWith(path, access string) (*os.File, error) {
 		return fail(err)
 	}
 	return os.NewFile(uintptr(handle), path), nil
+}
+
+// unprotect decrypts what DPAPI has encrypted, without additional entropy, for
+// this machine or for the user of this process.
+func unprotect(data []byte) ([]byte, error) {
+	if len(data) == 0 {
+		return nil, errors.New("it is empty; want what DPAPI has encrypted")
+	}
+	in := windows.DataBlob{Size: uint32(len(data)), Data: &data[0]} // #nosec G115 -- readFile gives at most 256 KiB
+	var out windows.DataBlob
+	// Without the flag it could ask the user something, whom a service does not have.
+	if err := windows.CryptUnprotectData(&in, nil, nil, 0, nil, windows.CRYPTPROTECT_UI_FORBIDDEN, &out); err != nil {
+		return nil, fmt.Errorf("%w: DPAPI cannot decrypt it (%w); it must have been encrypted on this machine, for the machine or for the account that runs ksefmirror", ErrNotHere, err)
+	}
+	if out.Data == nil {
+		return nil, nil
+	}
+	plain := bytes.Clone(unsafe.Slice(out.Data, out.Size))                // #nosec G103 -- Windows gives the memory and its size
+	_, err := windows.LocalFree(windows.Handle(unsafe.Pointer(out.Data))) // #nosec G103 -- it is Windows' own memory, to be given back
+	return plain, err
 }

@@ -1,9 +1,12 @@
 package config
 
 import (
+	"bytes"
+	"errors"
 	"path/filepath"
 	"strings"
 	"testing"
+	"unsafe"
 
 	"golang.org/x/sys/windows"
 )
@@ -24,5 +27,45 @@ func TestSecretOpenToEveryone(t *testing.T) {
 	}
 	if got, err := (Reference{"file", path}).Read(); got != "" || err == nil || !strings.Contains(err.Error(), "icacls") {
 		t.Errorf("got %q, %v; want an error with the icacls to run", got, err)
+	}
+}
+
+// protect encrypts data by DPAPI for the user of this process, or for the machine.
+func protect(t *testing.T, data []byte, flags uint32) []byte {
+	t.Helper()
+	in := windows.DataBlob{Size: uint32(len(data)), Data: &data[0]}
+	var out windows.DataBlob
+	if err := windows.CryptProtectData(&in, nil, nil, 0, nil, flags, &out); err != nil {
+		t.Fatal(err)
+	}
+	encrypted := bytes.Clone(unsafe.Slice(out.Data, out.Size))
+	if _, err := windows.LocalFree(windows.Handle(unsafe.Pointer(out.Data))); err != nil {
+		t.Fatal(err)
+	}
+	return encrypted
+}
+
+func TestReadProtected(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "passphrase")
+	const localMachine = 4 // CRYPTPROTECT_LOCAL_MACHINE
+	for name, flags := range map[string]uint32{"for the user": 0, "for the machine": localMachine} {
+		encrypted := protect(t, []byte("zażółć\r\n"), flags)
+		if bytes.Contains(encrypted, []byte("za")) {
+			t.Errorf("%s: it is not encrypted", name)
+		}
+		write(t, path, string(encrypted))
+		if got, err := (Reference{"dpapi", path}).ReadPassphrase(); got != "zażółć" || err != nil {
+			t.Errorf("%s: got %q, %v", name, got, err)
+		}
+		write(t, path, string(encrypted[:len(encrypted)-8]))
+		if got, err := (Reference{"dpapi", path}).ReadKey(); got != nil || !errors.Is(err, ErrNotHere) {
+			t.Errorf("%s, cut short: got %q, %v", name, got, err)
+		}
+	}
+	for _, content := range []string{"", "hunter2"} {
+		write(t, path, content)
+		if got, err := (Reference{"dpapi", path}).ReadKey(); got != nil || err == nil || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%q: got %q, %v", content, got, err)
+		}
 	}
 }

@@ -11,7 +11,7 @@ const redacted = "[redacted]"
 
 // Problem is one mistake in a configuration file.
 type Problem struct {
-	File string // as given to [Load]
+	File string // as given to [Load]; "" where it is clear
 	Key  string // the full TOML key, such as mirror.acme.context
 	// Value is what the file says: empty when the key is missing or empty, and
 	// "[redacted]" wherever it might be a secret.
@@ -21,13 +21,17 @@ type Problem struct {
 
 // String gives the problem in one line.
 func (p Problem) String() string {
+	key := p.Key
+	if p.File != "" {
+		key = p.File + ": " + key
+	}
 	switch p.Value {
 	case "":
-		return fmt.Sprintf("%s: %s: %s", p.File, p.Key, p.Want)
+		return fmt.Sprintf("%s: %s", key, p.Want)
 	case redacted:
-		return fmt.Sprintf("%s: %s = %s: %s", p.File, p.Key, p.Value, p.Want)
+		return fmt.Sprintf("%s = %s: %s", key, p.Value, p.Want)
 	}
-	return fmt.Sprintf("%s: %s = %q: %s", p.File, p.Key, p.Value, p.Want)
+	return fmt.Sprintf("%s = %q: %s", key, p.Value, p.Want)
 }
 
 // Problems is every mistake in a configuration file, in the order of the check.

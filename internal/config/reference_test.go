@@ -1,8 +1,10 @@
 package config
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -21,7 +23,7 @@ func TestReadSecret(t *testing.T) {
 		{"two words", "secret secret", "", "one line"},
 		{"byte order mark", "\ufeffsecret\n", "", "byte order mark"},
 		{"UTF-16", "s\x00e\x00c\x00r\x00e\x00t\x00", "", "UTF-8"},
-		{"some other file", strings.Repeat("x", maxSecretBytes+1), "", "too long"},
+		{"some other file", strings.Repeat("x", maxSecretBytes+1), "", "is it the right file?"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			write(t, path, test.content)
@@ -39,6 +41,66 @@ func TestReadSecret(t *testing.T) {
 				t.Errorf("the error shows the secret or does not name the file: %v", err)
 			}
 		})
+	}
+}
+
+func TestReadPassphrase(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "passphrase")
+	for _, test := range []struct{ name, content, want, problem string }{
+		{"plain", "hunter2", "hunter2", ""},
+		{"spaces and Polish letters", " zażółć gęślą \n", " zażółć gęślą ", ""},
+		{"windows line end", "hunter2\r\n", "hunter2", ""},
+		{"empty", "", "", "it is empty"},
+		{"only a line end", "\r\n", "", "it is empty"},
+		{"two lines", "hunter2\nhunter2\n", "", "the only line"},
+		{"byte order mark", "\ufeffhunter2\n", "", "byte order mark"},
+		{"Windows-1250", "za\xbf\xf3\xb3\xe6", "", "UTF-8"},
+		{"UTF-16", "\xff\xfeh\x00u\x00n\x00", "", "UTF-8"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			write(t, path, test.content)
+			got, err := Reference{"file", path}.ReadPassphrase()
+			if got != test.want || (err != nil) != (test.problem != "") || err != nil && !strings.Contains(err.Error(), test.problem) {
+				t.Errorf("got %q, %v; want %q, %q", got, err, test.want, test.problem)
+			}
+			if err != nil && strings.Contains(err.Error(), "hunter2") {
+				t.Errorf("the error shows the passphrase: %v", err)
+			}
+		})
+	}
+}
+
+// TestReadKey gives files as they are, of any bytes and lines.
+func TestReadKey(t *testing.T) {
+	const content = "\x30\x82 any bytes\r\nany lines\n\n"
+	path := filepath.Join(t.TempDir(), "key")
+	write(t, path, content)
+	const inEnvironment = "-----BEGIN\nany lines\n\n" // which holds no other bytes than text
+	t.Setenv("ACME_KEY", inEnvironment)
+	for reference, want := range map[Reference]string{{"file", path}: content, {"env", "ACME_KEY"}: inEnvironment} {
+		if got, err := reference.ReadKey(); string(got) != want || err != nil {
+			t.Errorf("%s: got %q, %v", reference, got, err)
+		}
+		if got, err := reference.ReadCertificate(); string(got) != want || err != nil {
+			t.Errorf("%s: got %q, %v", reference, got, err)
+		}
+	}
+}
+
+// TestNotHere tells what only the service can see from what is wrong.
+func TestNotHere(t *testing.T) {
+	t.Setenv("CREDENTIALS_DIRECTORY", "")
+	for _, test := range []struct {
+		reference Reference
+		notHere   bool
+	}{
+		{Reference{"env", "NO_SUCH_KEY"}, true},
+		{Reference{"cred", "acme.key"}, true},
+		{Reference{"file", filepath.Join(t.TempDir(), "none")}, false},
+	} {
+		if _, err := test.reference.ReadKey(); err == nil || errors.Is(err, ErrNotHere) != test.notHere {
+			t.Errorf("%s: got %v", test.reference, err)
+		}
 	}
 }
 
@@ -72,11 +134,11 @@ func TestReadSecretElsewhere(t *testing.T) {
 	}{
 		{Reference{"cred", "acme.token"}, "credential", ""},
 		{Reference{"env", "ACME_TOKEN"}, "variable", ""},
-		{Reference{"cred", "none"}, "", "read secret cred:none: "},
-		{Reference{"env", "NO_SUCH_TOKEN"}, "", "read secret env:NO_SUCH_TOKEN: the environment variable is not set"},
+		{Reference{"cred", "none"}, "", "read cred:none: "},
+		{Reference{"env", "NO_SUCH_TOKEN"}, "", "read env:NO_SUCH_TOKEN: this process cannot see it: the environment variable is not set"},
 		{Reference{"env", "EMPTY_TOKEN"}, "", "empty"},
 		{Reference{"file", folder}, "", "regular file"},
-		{Reference{}, "", "no secret is configured"},
+		{Reference{}, "", "nothing is configured"},
 	} {
 		got, err := test.reference.Read()
 		if got != test.want || (err != nil) != (test.problem != "") || err != nil && !strings.Contains(err.Error(), test.problem) {
@@ -100,13 +162,27 @@ func TestParseReference(t *testing.T) {
 		"env:ACME_TOKEN":            {"env", "ACME_TOKEN"},
 		"cred:ksefmirror.acme-1.tk": {"cred", "ksefmirror.acme-1.tk"},
 	} {
-		got, err := parseReference(text, folder)
+		got, err := parseReference(text, folder, "token")
 		if got != want || err != nil {
 			t.Errorf("%s: got %v, %v; want %v", text, got, err, want)
 		}
-		if again, err := parseReference(got.String(), folder); again != want || err != nil {
+		if again, err := parseReference(got.String(), folder, "token"); again != want || err != nil {
 			t.Errorf("%s: its String is read as %v, %v", text, again, err)
 		}
+	}
+}
+
+func TestParseProtectedReference(t *testing.T) {
+	folder := home(t)
+	got, err := parseReference("dpapi:secrets/acme.key", folder, "private key")
+	if runtime.GOOS != "windows" {
+		if err == nil || !strings.Contains(err.Error(), "only on Windows") {
+			t.Errorf("got %v, %v", got, err)
+		}
+		return
+	}
+	if want := (Reference{"dpapi", filepath.Join(folder, "secrets", "acme.key")}); got != want || err != nil {
+		t.Errorf("got %v, %v; want %v", got, err, want)
 	}
 }
 

@@ -2,6 +2,7 @@ package ksef
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,8 +15,10 @@ import (
 const (
 	refreshAhead = 2 * time.Minute // a token with less left is replaced before use
 	firstPoll    = 500 * time.Millisecond
-	longestPoll  = 5 * time.Second
-	pollFor      = 2 * time.Minute
+	longestPoll  = 10 * time.Second
+	// A qualified certificate is checked at its issuer, and KSeF asks to poll until
+	// that has answered (uwierzytelnianie.md).
+	pollFor = 10 * time.Minute
 )
 
 // session is what a login gives. It is kept in memory only: a crash costs a
@@ -51,11 +54,10 @@ func (t token) validAt(now time.Time) bool {
 	return !t.Secret.IsZero() && now.Add(refreshAhead).Before(t.ValidUntil.Time())
 }
 
-// refusal is a login that only a person can mend, and the token that it was
-// tried with.
+// refusal is a login that only a person can mend, and what it was tried with.
 type refusal struct {
-	err   *LoginError
-	token Secret
+	err      *LoginError
+	identity [sha256.Size]byte
 }
 
 // accessToken gives a token for the next request, by refreshing or logging in if
@@ -116,34 +118,68 @@ func (c *Client) refresh(ctx context.Context) error {
 	return nil
 }
 
-// login does a full login with the KSeF token. After a refusal that only a person
-// can mend it sends nothing until the token is another one: KSeF takes repeated
-// attempts for an attack.
-func (c *Client) login(ctx context.Context) error {
+// credential is what a full login is done with: a tokenCredential or a signer.
+type credential interface {
+	// identity tells one credential from another without being one.
+	identity() [sha256.Size]byte
+	// begin sends what proves the identity, for a challenge that was just given.
+	begin(ctx context.Context, c *Client, given challenge) (startedLogin, error)
+}
+
+// credential reads what is configured now.
+func (c *Client) credential() (credential, error) {
+	if c.Certificate != nil {
+		key, certificate, err := c.Certificate()
+		if err != nil {
+			return nil, &LoginError{Terminal: true, Message: "the KSeF certificate could not be read", Err: err}
+		}
+		return signer{key, certificate}, nil
+	}
 	secret, err := c.Token()
 	switch {
 	case err != nil:
-		return &LoginError{Terminal: true, Message: "the KSeF token could not be read", Err: err}
+		return nil, &LoginError{Terminal: true, Message: "the KSeF token could not be read", Err: err}
 	case secret.IsZero():
-		return &LoginError{Terminal: true, Message: "the KSeF token is empty; configure one"}
-	case c.refused.err != nil && c.refused.token.Reveal() == secret.Reveal():
-		return c.refused.err
+		return nil, &LoginError{Terminal: true, Message: "the KSeF token is empty; configure one"}
 	}
-	c.refused = refusal{}
-	if err = c.loginWith(ctx, secret); err == nil {
-		c.log().Debug("logged in", "context", c.Context.Value)
-		return nil
-	}
-	if failed, ok := errors.AsType[*LoginError](err); ok && failed.Terminal {
-		c.refused = refusal{failed, secret}
-	}
-	return err
+	return tokenCredential{secret}, nil
 }
 
-func (c *Client) loginWith(ctx context.Context, secret Secret) error {
+// login does a full login. After a refusal that only a person can mend it sends
+// nothing until the credential is another one: KSeF takes repeated attempts for an
+// attack.
+func (c *Client) login(ctx context.Context) error {
+	for {
+		with, err := c.credential()
+		switch {
+		case err != nil:
+			return err
+		case c.refused.err != nil && c.refused.identity == with.identity():
+			return c.refused.err
+		}
+		c.refused = refusal{}
+		err = c.loginWith(ctx, with)
+		failed, _ := errors.AsType[*LoginError](err)
+		refused := failed != nil && failed.Terminal
+		if signed, ok := with.(signer); ok && c.CertificateTried != nil && (err == nil || refused) {
+			if another := c.CertificateTried(signed.certificate, err == nil); another && refused {
+				continue
+			}
+		}
+		switch {
+		case err == nil:
+			c.log().Debug("logged in", "context", c.Context.Value)
+		case refused:
+			c.refused = refusal{failed, with.identity()}
+		}
+		return err
+	}
+}
+
+func (c *Client) loginWith(ctx context.Context, with credential) error {
 	repeated := map[int]bool{} // each of the two, once
 	for {
-		started, err := c.startLogin(ctx, secret)
+		started, err := c.startLogin(ctx, with)
 		if err == nil {
 			return c.finishLogin(ctx, started)
 		}
@@ -182,22 +218,40 @@ func (c *Client) challenge(ctx context.Context) (challenge, error) {
 	return given, c.Limiter.anchorTo(ctx, time.UnixMilli(given.TimestampMs), answer.took)
 }
 
-// startedLogin is the answer to POST /auth/ksef-token (open-api).
+// startedLogin is the answer to POST /auth/ksef-token and to POST
+// /auth/xades-signature (open-api).
 type startedLogin struct {
 	Reference string `json:"referenceNumber"`
 	Token     token  `json:"authenticationToken"`
 }
 
-func (c *Client) startLogin(ctx context.Context, secret Secret) (startedLogin, error) {
+func (c *Client) startLogin(ctx context.Context, with credential) (startedLogin, error) {
 	given, err := c.challenge(ctx)
 	if err != nil {
 		return startedLogin{}, err
 	}
+	started, err := with.begin(ctx, c, given)
+	if refused, ok := errors.AsType[*Error](err); ok && refused.HTTPStatus == http.StatusBadRequest &&
+		refused.Code != codeInvalidChallenge && refused.Code != codeUnknownPublicKey {
+		err = newStartError(refused)
+	}
+	return started, err
+}
+
+// tokenCredential is a KSeF token.
+type tokenCredential struct{ secret Secret }
+
+func (t tokenCredential) identity() [sha256.Size]byte {
+	return sha256.Sum256([]byte(t.secret.Reveal()))
+}
+
+// begin sends the token, encrypted (open-api, POST /auth/ksef-token).
+func (t tokenCredential) begin(ctx context.Context, c *Client, given challenge) (startedLogin, error) {
 	keyID, key, err := c.publicKey(ctx, loginUsage)
 	if err != nil {
 		return startedLogin{}, err
 	}
-	encrypted, err := encryptToken(key, secret, given.TimestampMs)
+	encrypted, err := encryptToken(key, t.secret, given.TimestampMs)
 	if err != nil {
 		return startedLogin{}, &LoginError{Terminal: true, Message: "the KSeF token is not one that KSeF could have issued", Err: err}
 	}
@@ -208,10 +262,6 @@ func (c *Client) startLogin(ctx context.Context, secret Secret) (startedLogin, e
 		"encryptedToken":    encrypted,
 		"publicKeyId":       keyID,
 	}, &started)
-	if refused, ok := errors.AsType[*Error](err); ok && refused.HTTPStatus == http.StatusBadRequest &&
-		refused.Code != codeInvalidChallenge && refused.Code != codeUnknownPublicKey {
-		err = &LoginError{Terminal: true, Message: "KSeF refused the login request; check the configured context and token", Err: refused}
-	}
 	return started, err
 }
 
@@ -241,7 +291,7 @@ func (c *Client) finishLogin(ctx context.Context, started startedLogin) error {
 			break
 		}
 		if status.Code != 100 || waited >= pollFor {
-			return newLoginError(status.Code, status.Details, started.Reference)
+			return newLoginError(status.Code, status.Details, started.Reference, c.Limiter.serverTime())
 		}
 		if err := sleep(ctx, c.Sleep, pause); err != nil {
 			return err
@@ -260,6 +310,33 @@ func (c *Client) finishLogin(ctx context.Context, started startedLogin) error {
 		return &Error{Op: redeem.op, Err: errors.New("the answer lacks a token")}
 	}
 	c.session = session{answer.AccessToken, answer.RefreshToken}
+	return nil
+}
+
+// Logout ends the session at KSeF, so that its refresh token is worth nothing any
+// more; an access token lives on until its end, at most 15 minutes (sesje.md). It
+// costs one request of [GroupOther]. Without a session it sends nothing. The next
+// request that needs a session logs in anew.
+func (c *Client) Logout(ctx context.Context) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.Limiter.serverTime()
+	bearer := c.session.refresh
+	if !bearer.validAt(now) {
+		bearer = c.session.access
+	}
+	if !bearer.validAt(now) {
+		c.session = session{}
+		return nil
+	}
+	answer, err := c.send(ctx, request{
+		op: "end the session", method: http.MethodDelete, path: "/auth/sessions/current",
+		group: GroupOther, bearer: bearer.Secret, accept: jsonTypes, maxBody: maxSmall,
+	})
+	if err != nil && answer.status != http.StatusUnauthorized { // by which KSeF says that it is over already
+		return err
+	}
+	c.session = session{}
 	return nil
 }
 

@@ -168,7 +168,7 @@ func TestLoginStatuses(t *testing.T) {
 		{100, false, "in time"},
 		{415, true, "InvoiceRead"},
 		{425, true, "revoked"},
-		{450, true, "new token"},
+		{450, true, "configure a KSeF certificate"},
 		{460, true, "certificate"},
 		{470, true, "deceased"},
 		{480, true, "Ministry of Finance"},
@@ -210,8 +210,8 @@ func TestPollingBacksOff(t *testing.T) {
 	s := newStub(t)
 	s.on(statusEndpoint, loginStatusAnswer(100))
 	_ = s.client.Login(t.Context())
-	if n := s.count(statusEndpoint); n < 20 || n > 35 {
-		t.Errorf("polled %d times in 2 minutes, want about 27", n)
+	if n := s.count(statusEndpoint); n < 50 || n > 80 {
+		t.Errorf("polled %d times in 10 minutes, want about 65", n)
 	}
 }
 

@@ -2,8 +2,11 @@ package ksef
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"crypto"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -52,9 +55,19 @@ const (
 // blocked us (errors.As finds it inside an Error of status 429 or 403), and the
 // context's own error when it ended.
 type Client struct {
-	BaseURL    string // without trailing slash
-	Context    Context
-	Token      func() (Secret, error)                     // the KSeF token; read anew at each full login
+	BaseURL string // without trailing slash
+	Context Context
+	// Certificate gives a KSeF certificate of type Authentication, or a qualified
+	// one, and the key that belongs to it. Token gives a KSeF token. One of the two is
+	// required; Certificate is used if both are set. They are called at each full
+	// login, so that a replaced file needs no restart.
+	Certificate func() (crypto.Signer, *x509.Certificate, error)
+	// CertificateTried, if not nil, is told whether KSeF accepted a certificate or
+	// refused it for good, and says of a refused one whether Certificate gives
+	// another now, which is then tried at once.
+	CertificateTried func(certificate *x509.Certificate, accepted bool) (another bool)
+	Token            func() (Secret, error)
+
 	Limiter    *Limiter                                   // required
 	HTTPClient *http.Client                               // nil: one of NewHTTPClient
 	UserAgent  string                                     // "": ksefmirror
@@ -234,14 +247,15 @@ var (
 
 // request is one request to KSeF.
 type request struct {
-	op      string
-	method  string
-	path    string // after BaseURL
-	group   Group
-	body    []byte // JSON; nil: none
-	bearer  Secret // zero: none
-	accept  []string
-	maxBody int64
+	op          string
+	method      string
+	path        string // after BaseURL
+	group       Group
+	body        []byte // nil: none
+	contentType string // of body; "": JSON
+	bearer      Secret // zero: none
+	accept      []string
+	maxBody     int64
 }
 
 // response is a whole answer. Status 0 means that none came.
@@ -294,6 +308,9 @@ func (c *Client) send(ctx context.Context, r request) (response, error) {
 	case err != nil:
 		return answer, &Error{Op: r.op, HTTPStatus: answer.status, Err: err}
 	}
+	if answer.status == http.StatusNoContent {
+		return answer, nil
+	}
 	if got := mediaType(answer.header.Get("Content-Type")); !slices.Contains(r.accept, got) {
 		return answer, &Error{Op: r.op, HTTPStatus: answer.status, Err: fmt.Errorf("the answer is of type %q, not %s; something between here and KSeF may have sent it", clean(got, 50), r.accept[0])}
 	}
@@ -327,7 +344,7 @@ func (c *Client) attempt(ctx context.Context, r request) (answer response, err e
 		return answer, withoutURL(err)
 	}
 	if r.body != nil {
-		hr.Header.Set("Content-Type", "application/json")
+		hr.Header.Set("Content-Type", cmp.Or(r.contentType, jsonTypes[0]))
 	}
 	if !r.bearer.IsZero() {
 		hr.Header.Set("Authorization", "Bearer "+r.bearer.Reveal())

@@ -346,7 +346,7 @@ func TestBlockedByFirewall(t *testing.T) {
 			// After a restart only the challenge is asked for, which tells the time.
 			s.client = s.newClient()
 			err = s.ask(t.Context())
-			wantBudgetError(t, err, "*", until.Add(earlierProcess))
+			wantBudgetError(t, err, "*", until.Add(otherProcess))
 			if got := s.total() - sent; got != 1 || s.count("POST /auth/challenge") != 2 {
 				t.Errorf("%d requests were sent while blocked, want the challenge alone", got)
 			}

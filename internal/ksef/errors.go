@@ -45,12 +45,12 @@ var (
 	ErrPartExpired = errors.New("the address of the part is no longer valid; ask for the status again")
 	// ErrForbidden (403): the session is valid but may not do this; Reason and
 	// Details say why. From every method of Client.
-	ErrForbidden = errors.New("KSeF does not allow this; check the permissions of the token")
+	ErrForbidden = errors.New("KSeF does not allow this; check the permissions of the credentials")
 )
 
 // KSeF's error codes that this package acts upon (open-api).
 const (
-	codeInvalidChallenge   = 21111 // POST /auth/ksef-token
+	codeInvalidChallenge   = 21111 // POST /auth/ksef-token and /auth/xades-signature
 	codeInvoiceNotFound    = 21164 // GET /invoices/ksef/{ksefNumber}
 	codeInvoiceNotYet      = 21165 // the same
 	codeUnknownExport      = 21175 // GET /invoices/exports/{referenceNumber}
@@ -122,7 +122,7 @@ func (e *Error) Retryable() bool {
 }
 
 // LoginError says why there is no session. A Terminal one needs a person: the
-// client sends no further logins until its token has changed.
+// client sends no further logins until its certificate or token has changed.
 type LoginError struct {
 	Status    int // of the login (open-api, AuthenticationOperationStatusResponse); 0: KSeF gave none
 	Terminal  bool
@@ -157,8 +157,8 @@ func (e *LoginError) Unwrap() error { return e.Err }
 
 // newLoginError says in plain English what the status of a login means (open-api,
 // AuthenticationOperationStatusResponse). KSeF's texts are Polish and change
-// between versions, so only the code counts.
-func newLoginError(status int, details []string, reference string) *LoginError {
+// between versions, so only the code counts. now is KSeF's time.
+func newLoginError(status int, details []string, reference string, now time.Time) *LoginError {
 	var texts Error
 	texts.addDetails(details...)
 	e := &LoginError{Status: status, Details: texts.Details, Reference: clean(reference, 100)}
@@ -166,13 +166,16 @@ func newLoginError(status int, details []string, reference string) *LoginError {
 	case 100:
 		e.Message = "KSeF has not finished checking the login in time; try again later"
 	case 415:
-		e.Message = "the token has no permissions in this context; check whose context is configured, and give the token InvoiceRead in KSeF"
+		e.Message = "the owner of the credentials has no permissions in this context; check whose context is configured, and have InvoiceRead granted in KSeF"
 	case 425:
-		e.Message = "the login was revoked in KSeF; find out by whom and why, then create a new token"
+		e.Message = "the login was revoked in KSeF; find out by whom and why, then configure new credentials"
 	case 450:
 		e.Message = "KSeF does not accept the token: it is wrong, inactive, revoked or for another context; create a new token in KSeF and configure it"
+		if tokensEnded(now) {
+			e.Message = "KSeF does not accept the token: by the law in force tokens ended on 31.12.2026; configure a KSeF certificate"
+		}
 	case 460:
-		e.Message = "KSeF does not accept the certificate: it is invalid, suspended or revoked; get a new one"
+		e.Message = "KSeF does not accept the certificate: it has expired or is not valid yet, was suspended or revoked, or is not one for logging in; get a new one of type Authentication"
 	case 470:
 		e.Message = "KSeF has the owner of these credentials on record as deceased; use the credentials of another person"
 	case 480:
@@ -189,6 +192,30 @@ func newLoginError(status int, details []string, reference string) *LoginError {
 	return e
 }
 
+// tokensEnded reports whether KSeF tokens have ended by the law in force: § 13(1)(1)
+// of the regulation of 12.12.2025, Dz.U. 2025 poz. 1815.
+func tokensEnded(now time.Time) bool {
+	return !now.Before(time.Date(2027, 1, 1, 0, 0, 0, 0, time.FixedZone("CET", 60*60)))
+}
+
+// newStartError says what it means that KSeF did not even begin a login (open-api,
+// POST /auth/xades-signature and /auth/ksef-token). Every such refusal needs a
+// person.
+func newStartError(refused *Error) *LoginError {
+	e := &LoginError{Terminal: true, Err: refused}
+	switch refused.Code {
+	case 21115:
+		e.Message = "KSeF does not accept the certificate: DEMO and PROD take qualified certificates and those that KSeF itself issued there, only TEST takes others; check it and the environment"
+	case 21117, 21406:
+		e.Message = "KSeF cannot tell from the certificate who logs in to this context; its subject must hold a NIP or PESEL, or permissions be granted for its fingerprint"
+	case 9101, 9102, 9103, 9105, 21001, 21217, 21401:
+		e.Message = "KSeF found the signed login faulty; check that certificate and key are those that KSeF knows, and look for a newer version of this program"
+	default:
+		e.Message = "KSeF refused the login request; check the configured context and credentials"
+	}
+	return e
+}
+
 // asLoginError turns the refusals of a login that only a person can mend into a
 // LoginError (open-api, ForbiddenProblemDetails), and leaves other errors alone.
 // A 403 for the IP address is left too: a laptop may change it.
@@ -200,9 +227,9 @@ func asLoginError(err error) error {
 	var message string
 	switch e.Reason {
 	case reasonMethodNotAllowed:
-		message = "KSeF does not accept tokens for this; by law they end on 31.12.2026, and a KSeF certificate is needed instead"
+		message = "KSeF does not accept this way to log in; by law tokens end on 31.12.2026, and a KSeF certificate is needed instead"
 	case "missing-permissions", "context-type-not-allowed":
-		message = "the token may not log in to this context; check whose context is configured, and the permissions of the token"
+		message = "the credentials may not log in to this context; check whose context is configured, and the permissions of their owner"
 	default:
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"sort"
@@ -22,10 +23,10 @@ const (
 	// a request counts as ended this much later.
 	unansweredFor = 2 * time.Minute
 
-	// earlierProcess is added to what an earlier process noted, because its
-	// instants came from another answer of KSeF than ours. KSeF's nodes have been
-	// seen to differ by 4 s.
-	earlierProcess = 10 * time.Second
+	// otherProcess is added to what another process noted, because its instants
+	// came from another answer of KSeF than ours: KSeF's nodes have been seen to
+	// differ by 4 s, and either answer may be an hour old (maxAnchorAge).
+	otherProcess = 10 * time.Second
 
 	// maxAnchorAge is how long the estimate of KSeF's clock is trusted. Operating
 	// systems slew a clock by 0.05 % at most: 2 s in this time.
@@ -40,17 +41,24 @@ const groupLogin Group = "login"
 // groupAll in a block stands for every group.
 const groupAll Group = "*"
 
-// RequestLog is the limiter's memory across restarts; the caller keeps it in the
+// RequestLog is the limiter's memory across restarts, and how processes that run
+// at the same time know of each other's requests; the caller keeps it in the
 // mirror's database. All instants are KSeF's, not this machine's. Methods may be
 // called by several goroutines at once.
 type RequestLog interface {
-	// StartRequest notes that a request is about to be sent, durably: it returns
-	// only once a power cut could not undo it.
-	StartRequest(ctx context.Context, group string, at time.Time) (id int64, err error)
+	// StartRequest notes that a request is about to be sent, if admit agrees. It
+	// tells admit of the requests with an ID above after, of those whose ID is in
+	// open, and of the last block of every group. What admit returns is noted,
+	// durably: StartRequest returns only once a power cut could not undo it. The
+	// zero time notes nothing, and the id is 0 then. Between what admit is told and
+	// the note no process can note another request: deciding and noting are one
+	// step for all of them. admit may be called again if the step did not succeed.
+	// IDs ascend, and none is given twice.
+	StartRequest(ctx context.Context, group string, after int64, open []int64, admit Admit) (id int64, err error)
 	// EndRequest notes that the request is over, whatever came of it.
 	EndRequest(ctx context.Context, id int64, at time.Time) error
 	// BlockGroup notes, durably, that nothing may be sent in the group until then;
-	// the group "*" stands for all. It replaces an earlier block of the group.
+	// the group "*" stands for all. It never shortens an earlier block.
 	BlockGroup(ctx context.Context, group string, until time.Time) error
 	// Requests gives every request that started or ended at or after since, also
 	// those that never ended.
@@ -59,8 +67,12 @@ type RequestLog interface {
 	Blocks(ctx context.Context) (map[string]time.Time, error)
 }
 
+// Admit decides on a request, knowing what other processes have noted: see
+// [RequestLog].
+type Admit func(noted []LoggedRequest, blocks map[string]time.Time) time.Time
+
 // LoggedRequest is one row of a [RequestLog]. A zero End means that none was
-// noted: the process died while the request was in flight.
+// noted: the request is in flight, or its process died meanwhile.
 type LoggedRequest struct {
 	ID         int64
 	Group      string
@@ -80,8 +92,9 @@ func (e *BudgetError) Error() string {
 	return fmt.Sprintf("no request of group %s is allowed before %s", e.Group, e.Until.Format(time.RFC3339))
 }
 
-// Limiter keeps every request within KSeF's limits, across restarts and crashes.
-// Its methods may be called by several goroutines at once.
+// Limiter keeps every request within KSeF's limits, across restarts, crashes and
+// all processes that share its log. Its methods may be called by several
+// goroutines at once.
 //
 // KSeF counts requests in three sliding windows at once (limity-api.md). The
 // limiter sees only when a request began and when it was over; KSeF received it
@@ -94,10 +107,18 @@ func (e *BudgetError) Error() string {
 // longer than KSeF's. A token bucket would not do: with a burst of N it admits
 // almost 2N in W.
 //
+// "Earlier" and "admitted last" mean something across processes too, since
+// admitting is one step of the log for all of them: at that step k knows of every
+// request that was admitted before. The limiter knows exactly when its own ended.
+// Another process's looks at least as recent as it is; one without an end counts
+// as in flight for as long as it can be, which is requestTimeout and unansweredFor
+// after its start. That allows two minutes for the disk to note a request before
+// it is sent.
+//
 // Two clocks are used. Within a process all instants are this machine's
 // monotonic ones, which no change of the wall clock touches; while a laptop
 // sleeps they stand still, which only makes requests look more recent than they
-// are. The log, which a later process reads, is in KSeF's time: every login asks
+// are. The log, which other processes read, is in KSeF's time: every login asks
 // KSeF for a challenge that says what time it is (anchor). So a wrong or jumping
 // wall clock and a reboot need no care.
 type Limiter struct {
@@ -113,13 +134,20 @@ type Limiter struct {
 	groups   map[Group]*groupState
 	blocks   map[Group]time.Time // until, by Now
 	anchored *anchor             // nil: KSeF's time is not known yet
+
+	// What of the log is known here.
+	seen  int64               // the highest ID
+	open  map[int64]bool      // the IDs of other processes' requests without an end
+	noted map[Group]time.Time // the blocks, until, by KSeF's time
 }
 
-// groupState is what the limiter remembers of one group.
+// groupState is what the limiter remembers of one group: only what a window can
+// still reach.
 type groupState struct {
 	pacer    *rate.Limiter
 	inFlight int
-	ended    []time.Time // by Now, ascending; only what a window can still reach
+	ended    []time.Time         // by Now, ascending
+	others   map[int64]time.Time // when other processes' requests ended or will have, by Now; by ID
 }
 
 // anchor ties KSeF's clock to this machine's.
@@ -137,6 +165,7 @@ func NewLimiter(log RequestLog, limits Limits) *Limiter {
 	return &Limiter{
 		log: log, limits: limits,
 		groups: map[Group]*groupState{}, blocks: map[Group]time.Time{},
+		open: map[int64]bool{}, noted: map[Group]time.Time{},
 	}
 }
 
@@ -215,27 +244,107 @@ func (l *Limiter) try(ctx context.Context, group Group) (permit, time.Time, erro
 	// Deciding and noting must be one step, or two workers take the last request.
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	now := l.now()
-	if at, blocked := l.earliest(group, now); at.After(now) {
-		if at.Sub(now) > l.maxWait() {
-			return permit{}, time.Time{}, &BudgetError{Group: blocked, Until: at}
-		}
-		return permit{}, at, nil
-	}
 	if group == groupLogin {
-		return permit{l, group, 0}, time.Time{}, nil
+		if err := l.learnBlocks(ctx); err != nil {
+			return permit{}, time.Time{}, err
+		}
+		at, err := l.allowed(group, l.now())
+		return permit{l, group, 0}, at, err
 	}
 	if l.anchored == nil {
 		return permit{}, time.Time{}, errors.New("the time at KSeF is not known yet; log in first")
 	}
-	id, err := l.log.StartRequest(ctx, string(group), l.anchored.latest(now, l.wallNow()))
-	if err != nil {
+	var at time.Time
+	var refused error
+	id, err := l.log.StartRequest(ctx, string(group), l.seen, slices.Collect(maps.Keys(l.open)), func(noted []LoggedRequest, blocks map[string]time.Time) time.Time {
+		now := l.now() // only now: the log may have been waited for
+		l.learn(now, noted, blocks)
+		if at, refused = l.allowed(group, now); refused != nil || !at.IsZero() {
+			return time.Time{}
+		}
+		return l.anchored.latest(now, l.wallNow())
+	})
+	switch {
+	case err != nil:
+		// Should it have been noted all the same, it is learned like another's.
 		return permit{}, time.Time{}, fmt.Errorf("note a request of group %s: %w", group, err)
+	case id == 0:
+		return permit{}, at, refused
 	}
-	// A crash from here on leaves a row without an end, which the next process
-	// counts as a request that may still be on its way.
+	// A crash from here on leaves a row without an end, which other processes
+	// count as a request that may still be on its way.
+	l.seen = id
 	l.group(group).inFlight++
 	return permit{l, group, id}, time.Time{}, nil
+}
+
+// allowed says when a request of the group may be sent by what is known here: the
+// zero time for now, or an error when the wait would be longer than MaxWait.
+func (l *Limiter) allowed(group Group, now time.Time) (time.Time, error) {
+	at, blocked := l.earliest(group, now)
+	if !at.After(now) {
+		return time.Time{}, nil
+	}
+	if at.Sub(now) > l.maxWait() {
+		return time.Time{}, &BudgetError{Group: blocked, Until: at}
+	}
+	return at, nil
+}
+
+// learn takes in what other processes have noted. To be told the same twice
+// changes nothing.
+func (l *Limiter) learn(now time.Time, noted []LoggedRequest, blocks map[string]time.Time) {
+	server := l.anchored.least(now)
+	for _, row := range noted {
+		l.seen = max(l.seen, row.ID)
+		delete(l.open, row.ID)
+		end := row.End
+		if end.IsZero() {
+			l.open[row.ID] = true
+			end = row.Start.Add(requestTimeout + unansweredFor)
+		}
+		// server is not ahead of KSeF's time, and what was noted is not behind it,
+		// so the request looks at least as recent as it is. A row further ahead
+		// than any request can be was noted by a wrong clock: it has just ended.
+		ago := max(server.Sub(end.Add(otherProcess)), -unansweredFor)
+		state := l.group(Group(row.Group))
+		if state.others == nil {
+			state.others = map[int64]time.Time{}
+		}
+		state.others[row.ID] = now.Add(-ago)
+	}
+	for _, state := range l.groups {
+		for id, end := range state.others {
+			if end.Before(now.Add(-longer(time.Hour))) {
+				delete(state.others, id)
+				delete(l.open, id) // its process died
+			}
+		}
+	}
+	for name, until := range blocks {
+		group := Group(name)
+		if !until.After(l.noted[group]) { // known, or our own
+			continue
+		}
+		l.noted[group] = until
+		if until = now.Add(until.Add(otherProcess).Sub(server)); until.After(l.blocks[group]) {
+			l.blocks[group] = until
+		}
+	}
+}
+
+// learnBlocks asks the log for the blocks alone. Before the first login there is
+// nothing to compare them with.
+func (l *Limiter) learnBlocks(ctx context.Context) error {
+	if l.anchored == nil {
+		return nil
+	}
+	blocks, err := l.log.Blocks(ctx)
+	if err != nil {
+		return fmt.Errorf("read the blocked groups: %w", err)
+	}
+	l.learn(l.now(), nil, blocks)
+	return nil
 }
 
 // end notes that the request is over. answered says that KSeF answered; without
@@ -289,6 +398,9 @@ func (l *Limiter) noteBlock(ctx context.Context, group Group, now time.Time) err
 	if err := l.log.BlockGroup(ctx, string(group), until); err != nil {
 		return fmt.Errorf("note that group %s is blocked: %w", group, err)
 	}
+	if until.After(l.noted[group]) {
+		l.noted[group] = until
+	}
 	return nil
 }
 
@@ -303,7 +415,7 @@ func (l *Limiter) anchorTo(ctx context.Context, server time.Time, roundTrip time
 		l.anchored = told
 		return nil
 	}
-	rows, err := l.log.Requests(ctx, server.Add(-longer(time.Hour)-requestTimeout-unansweredFor-earlierProcess))
+	rows, err := l.log.Requests(ctx, server.Add(-longer(time.Hour)-requestTimeout-unansweredFor-otherProcess))
 	if err != nil {
 		return fmt.Errorf("read the log of requests: %w", err)
 	}
@@ -311,28 +423,13 @@ func (l *Limiter) anchorTo(ctx context.Context, server time.Time, roundTrip time
 	if err != nil {
 		return fmt.Errorf("read the blocked groups: %w", err)
 	}
-	for _, row := range rows {
-		end := row.End
-		if end.IsZero() {
-			end = row.Start.Add(requestTimeout + unansweredFor)
-		}
-		// server is not ahead of KSeF's time, and what was noted is not behind it,
-		// so the request looks at least as recent as it is. A row further ahead
-		// than any request can be was noted by a wrong clock: it has just ended.
-		ago := max(server.Sub(end.Add(earlierProcess)), -unansweredFor)
-		l.group(Group(row.Group)).add(now.Add(-ago))
-	}
 	l.anchored = told
 	for group, until := range l.blocks { // from before KSeF's time was known
 		if noted := blocks[string(group)].Sub(server); until.Sub(now) > noted {
 			err = errors.Join(err, l.noteBlock(ctx, group, now))
 		}
 	}
-	for group, until := range blocks {
-		if until = now.Add(until.Add(earlierProcess).Sub(server)); until.After(l.blocks[Group(group)]) {
-			l.blocks[Group(group)] = until
-		}
-	}
+	l.learn(now, rows, blocks)
 	return err
 }
 
@@ -448,7 +545,7 @@ func (l *Limiter) group(group Group) *groupState {
 // ends are the instants at which requests ended, in order; those in flight as if
 // they ended now.
 func (s *groupState) ends(now time.Time) []time.Time {
-	ends := slices.Concat(s.ended, slices.Repeat([]time.Time{now}, s.inFlight))
+	ends := slices.Concat(s.ended, slices.Repeat([]time.Time{now}, s.inFlight), slices.Collect(maps.Values(s.others)))
 	slices.SortFunc(ends, time.Time.Compare)
 	return ends
 }
@@ -470,6 +567,10 @@ func (s *groupState) before(t time.Time) int {
 func (a *anchor) age(now, wall time.Time) time.Duration {
 	return max(now.Sub(a.local), wall.Sub(a.wall))
 }
+
+// least is the least that KSeF's time can be, but for the rates of the clocks.
+// After the machine has slept it is far behind, until KSeF is asked again.
+func (a *anchor) least(now time.Time) time.Time { return a.server.Add(now.Sub(a.local)) }
 
 // latest is the latest that KSeF's time can be. What is noted so never looks
 // older than it is.

@@ -6,13 +6,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"maps"
 	"math/rand/v2"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"ksefmirror/db"
 )
 
 // memoryLog is a RequestLog that keeps milliseconds, as a database would. It
@@ -29,9 +34,22 @@ func newMemoryLog() *memoryLog {
 	return &memoryLog{rows: map[int64]*LoggedRequest{}, blocks: map[string]time.Time{}}
 }
 
-func (m *memoryLog) StartRequest(_ context.Context, group string, at time.Time) (int64, error) {
+func (m *memoryLog) StartRequest(_ context.Context, group string, after int64, open []int64, admit Admit) (int64, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	var news []LoggedRequest
+	for id := after + 1; id <= m.nextID; id++ {
+		open = append(open, id)
+	}
+	for _, id := range open {
+		if row := m.rows[id]; row != nil {
+			news = append(news, *row)
+		}
+	}
+	at := admit(news, maps.Clone(m.blocks))
+	if at.IsZero() {
+		return 0, m.err
+	}
 	m.nextID++
 	m.rows[m.nextID] = &LoggedRequest{ID: m.nextID, Group: group, Start: at.Truncate(time.Millisecond)}
 	return m.nextID, m.err
@@ -55,7 +73,9 @@ func (m *memoryLog) BlockGroup(ctx context.Context, group string, until time.Tim
 	if err := cmp.Or(m.err, ctx.Err()); err != nil {
 		return err
 	}
-	m.blocks[group] = until.Truncate(time.Millisecond)
+	if until = until.Truncate(time.Millisecond); until.After(m.blocks[group]) {
+		m.blocks[group] = until
+	}
 	return nil
 }
 
@@ -117,27 +137,37 @@ func (s *slidingWindows) receive(group Group, now time.Duration) error {
 	return nil
 }
 
-// world simulates KSeF, a machine, and the process on it that sends as much as its
-// limiter lets it. Nothing waits in reality; time is the true time since the start.
+// world simulates KSeF, a machine, and processes on it that send as much as their
+// limiters let them. Nothing waits in reality; time is the true time since the
+// start.
 type world struct {
 	t        *testing.T
 	random   *rand.Rand
 	now      time.Duration
 	events   eventHeap
 	server   slidingWindows
-	log      *memoryLog
+	log      func() RequestLog // as a process that starts opens it
 	scenario scenario
 
-	process  int // counts restarts; events of an earlier process are void
-	limiter  *Limiter
-	slept    time.Duration // how long this machine has slept since the process began
-	epoch    time.Time     // what this machine's clock showed at the start
-	speed    float64       // of this machine's clock
-	wallJump time.Duration
+	processes int          // that ever were
+	alive     map[int]bool // events of a process that died are void
+	slept     time.Duration
+	speed     float64 // of this machine's clock
+	wallJump  time.Duration
+}
+
+// process is one on the machine, from its start to its crash.
+type process struct {
+	*world
+	id      int
+	limiter *Limiter
+	epoch   time.Time     // what its clock showed at the start of the world
+	awake   time.Duration // how long the machine had slept when it began
 }
 
 type scenario struct {
 	name             string
+	processes        int           // at the same time
 	uptime           time.Duration // mean; 0: no crashes
 	suspendEvery     time.Duration // mean; 0: never
 	jumpEvery        time.Duration // mean; 0: never
@@ -163,8 +193,8 @@ func (h *eventHeap) Pop() any {
 	return last
 }
 
-func (w *world) after(d time.Duration, do func()) {
-	heap.Push(&w.events, event{w.now + d, w.process, do})
+func (p *process) after(d time.Duration, do func()) {
+	heap.Push(&p.events, event{p.now + d, p.id, do})
 }
 
 func (w *world) inAnyProcess(d time.Duration, do func()) {
@@ -188,116 +218,148 @@ func (w *world) latency() time.Duration {
 	return 5*time.Millisecond + w.upTo(3*time.Second)
 }
 
-// local is this machine's monotonic clock.
-func (w *world) local() time.Time {
-	return w.epoch.Add(time.Duration(float64(w.now-w.slept) * w.speed))
+// local is this machine's monotonic clock, as one process shows it.
+func (p *process) local() time.Time {
+	return p.epoch.Add(time.Duration(float64(p.now-p.slept) * p.speed))
 }
 
 // anchor is what a challenge does. The answer comes from a node of KSeF whose
 // clock is up to 2 s wrong.
-func (w *world) anchor() {
+func (p *process) anchor() {
 	trueStart := time.Date(2026, 2, 1, 0, 0, 0, 0, time.UTC)
-	roundTrip := w.upTo([]time.Duration{50 * time.Millisecond, 10 * time.Second}[w.random.IntN(2)])
-	said := trueStart.Add(w.now - w.upTo(roundTrip)).Add(w.upTo(4*time.Second) - 2*time.Second)
-	if err := w.limiter.anchorTo(w.t.Context(), said, roundTrip); err != nil {
-		w.t.Fatal(err)
+	roundTrip := p.upTo([]time.Duration{50 * time.Millisecond, 10 * time.Second}[p.random.IntN(2)])
+	said := trueStart.Add(p.now - p.upTo(roundTrip)).Add(p.upTo(4*time.Second) - 2*time.Second)
+	if err := p.limiter.anchorTo(p.t.Context(), said, roundTrip); err != nil {
+		p.t.Fatal(err)
 	}
 }
 
-func (w *world) start() {
-	w.process++
-	w.slept, w.wallJump = 0, 0
-	w.epoch = time.Date(1990+w.random.IntN(100), 1, 1, 0, 0, 0, 0, time.UTC) // a wrong wall clock does not matter
-	w.speed = 1 + (w.random.Float64()-0.5)*0.002
-	w.limiter = NewLimiter(w.log, w.server.limits)
-	w.limiter.Now = w.local
-	w.limiter.wall = func() time.Time { return w.local().Add(w.slept + w.wallJump) }
-	w.anchor()
+func (w *world) newProcess() *process {
+	w.processes++
+	w.alive[w.processes] = true
+	return &process{world: w, id: w.processes}
+}
+
+func (p *process) start() {
+	p.awake = p.slept
+	p.epoch = time.Date(1990+p.random.IntN(100), 1, 1, 0, 0, 0, 0, time.UTC) // a wrong wall clock does not matter
+	p.limiter = NewLimiter(p.log(), p.server.limits)
+	p.limiter.Now = p.local
+	p.limiter.wall = func() time.Time { return p.local().Add(p.slept - p.awake + p.wallJump) }
+	p.anchor()
 	for group, workers := range map[Group]int{GroupMetadata: 2, GroupDownload: 4} {
 		for range workers {
-			w.after(0, func() { w.work(group) })
+			p.after(0, func() { p.work(group) })
 		}
 	}
-	if w.scenario.uptime > 0 {
-		w.after(w.about(w.scenario.uptime), w.crash)
-	}
-	if w.scenario.jumpEvery > 0 {
-		w.after(w.about(w.scenario.jumpEvery), w.jump)
-	}
-	if w.scenario.suspendEvery > 0 {
-		w.after(w.about(w.scenario.suspendEvery), w.suspend)
+	if p.scenario.uptime > 0 {
+		p.after(p.about(p.scenario.uptime), p.crash)
 	}
 }
 
-func (w *world) crash() {
-	w.process++ // voids what this process was about to do: no end is noted
-	w.after(w.upTo(time.Minute), w.start)
+// crash voids what this process was about to do: no end is noted.
+func (p *process) crash() {
+	delete(p.alive, p.id)
+	next := p.newProcess()
+	next.after(p.upTo(time.Minute), next.start)
 }
 
 func (w *world) jump() {
 	w.wallJump += w.upTo(48*time.Hour) - 24*time.Hour
-	w.after(w.about(w.scenario.jumpEvery), w.jump)
+	w.inAnyProcess(w.about(w.scenario.jumpEvery), w.jump)
 }
 
 // suspend closes the laptop: KSeF goes on receiving what is under way, the
-// process and its monotonic clock stand still.
+// processes and their monotonic clocks stand still.
 func (w *world) suspend() {
 	d := w.about(3 * time.Hour)
 	w.slept += d
 	for i := range w.events {
-		if w.events[i].process == w.process {
+		if w.events[i].process != -1 {
 			w.events[i].at += d
 		}
 	}
 	heap.Init(&w.events)
 	// The clock already counts d as slept, so nothing may look at it before then.
-	heap.Push(&w.events, event{w.now + d, w.process, func() {
-		w.after(w.about(w.scenario.suspendEvery), w.suspend)
-	}})
+	w.inAnyProcess(d+w.about(w.scenario.suspendEvery), w.suspend)
 }
 
-func (w *world) work(group Group) {
-	if !w.limiter.fresh() {
-		w.anchor()
+func (p *process) work(group Group) {
+	if !p.limiter.fresh() {
+		p.anchor()
 	}
-	again := func() { w.work(group) }
-	p, at, err := w.limiter.try(w.t.Context(), group)
+	again := func() { p.work(group) }
+	permit, at, err := p.limiter.try(p.t.Context(), group)
 	if budget, ok := errors.AsType[*BudgetError](err); ok {
 		at = budget.Until
 	} else if err != nil {
-		w.t.Fatal(err)
+		p.t.Fatal(err)
 	}
 	if !at.IsZero() {
-		w.after(time.Duration(float64(at.Sub(w.local()))/w.speed)+1, again)
+		p.after(time.Duration(float64(at.Sub(p.local()))/p.speed)+1, again)
 		return
 	}
-	latency := w.latency()
-	answered := w.random.IntN(100) > 0
-	received := w.upTo(latency)
+	latency := p.latency()
+	answered := p.random.IntN(100) > 0
+	received := p.upTo(latency)
 	if !answered { // the operating system goes on sending after the process gave up
-		received = w.upTo(latency + 100*time.Second)
+		received = p.upTo(latency + 100*time.Second)
 	}
-	w.inAnyProcess(received, func() {
-		if err := w.server.receive(group, w.now); err != nil {
-			w.t.Fatalf("after %s, process %d: %v", w.now, w.process, err)
+	p.inAnyProcess(received, func() {
+		if err := p.server.receive(group, p.now); err != nil {
+			p.t.Fatalf("after %s, process %d: %v", p.now, p.id, err)
 		}
 	})
-	w.after(latency, func() {
-		if err := p.end(w.t.Context(), answered); err != nil {
-			w.t.Fatal(err)
+	p.after(latency, func() {
+		if err := permit.end(p.t.Context(), answered); err != nil {
+			p.t.Fatal(err)
 		}
 		again()
 	})
+}
+
+// run lets the scenario take its course.
+func (w *world) run() {
+	w.alive = map[int]bool{}
+	w.server = slidingWindows{limits: DefaultLimits(), received: map[Group][]time.Duration{}, total: map[Group]int{}}
+	w.speed = 1 + (w.random.Float64()-0.5)*0.002
+	for range w.scenario.processes {
+		w.newProcess().start()
+	}
+	if w.scenario.jumpEvery > 0 {
+		w.inAnyProcess(w.about(w.scenario.jumpEvery), w.jump)
+	}
+	if w.scenario.suspendEvery > 0 {
+		w.inAnyProcess(w.about(w.scenario.suspendEvery), w.suspend)
+	}
+	for w.server.total[GroupMetadata]+w.server.total[GroupDownload] < w.scenario.requests {
+		next := heap.Pop(&w.events).(event)
+		w.now = max(w.now, next.at)
+		if next.process == -1 || w.alive[next.process] {
+			next.do()
+		}
+	}
+	for _, group := range []Group{GroupMetadata, GroupDownload} {
+		possible := float64(w.server.limits[group].PerHour) * w.now.Hours()
+		used := float64(w.server.total[group]) / possible
+		w.t.Logf("%s: %d requests in %.0f hours and %d processes, %.2f %% of the limit", group, w.server.total[group], w.now.Hours(), w.processes, 100*used)
+		if used < w.scenario.leastUtilisation {
+			w.t.Errorf("%s: used %.2f %% of the limit, want at least %.0f %%", group, 100*used, 100*w.scenario.leastUtilisation)
+		}
+	}
 }
 
 // TestLimiterNeverExceedsLimits is the promise: whatever happens, KSeF never sees
 // more than it allows, and still almost all that it allows is used.
 func TestLimiterNeverExceedsLimits(t *testing.T) {
 	scenarios := []scenario{
-		{name: "steady", requests: 300_000, leastUtilisation: 0.95},
-		{name: "crashes and clock jumps", uptime: 3 * time.Hour, jumpEvery: 5 * time.Hour, requests: 400_000, leastUtilisation: 0.95},
-		{name: "crash loop", uptime: 4 * time.Minute, requests: 100_000},
-		{name: "laptop", uptime: 12 * time.Hour, suspendEvery: 5 * time.Hour, requests: 250_000},
+		{name: "steady", processes: 1, requests: 300_000, leastUtilisation: 0.95},
+		{name: "crashes and clock jumps", processes: 1, uptime: 3 * time.Hour, jumpEvery: 5 * time.Hour, requests: 400_000, leastUtilisation: 0.95},
+		{name: "crash loop", processes: 1, uptime: 4 * time.Minute, requests: 100_000},
+		{name: "laptop", processes: 1, uptime: 12 * time.Hour, suspendEvery: 5 * time.Hour, requests: 250_000},
+		{name: "two at once", processes: 2, uptime: 6 * time.Hour, jumpEvery: 5 * time.Hour, requests: 150_000, leastUtilisation: 0.95},
+		{name: "daemon and many commands", processes: 4, uptime: 20 * time.Minute, requests: 60_000},
+		{name: "two on a laptop", processes: 2, uptime: 12 * time.Hour, suspendEvery: 5 * time.Hour, requests: 100_000},
 	}
 	for seed, s := range scenarios {
 		t.Run(s.name, func(t *testing.T) {
@@ -305,29 +367,52 @@ func TestLimiterNeverExceedsLimits(t *testing.T) {
 			if testing.Short() {
 				s.requests /= 20
 			}
-			w := &world{
-				t: t, scenario: s, log: newMemoryLog(),
-				random: rand.New(rand.NewPCG(2026, uint64(seed))),
-				server: slidingWindows{limits: DefaultLimits(), received: map[Group][]time.Duration{}, total: map[Group]int{}},
-			}
-			w.start()
-			for w.server.total[GroupMetadata]+w.server.total[GroupDownload] < s.requests {
-				next := heap.Pop(&w.events).(event)
-				w.now = max(w.now, next.at)
-				if next.process == -1 || next.process == w.process {
-					next.do()
-				}
-			}
-			for _, group := range []Group{GroupMetadata, GroupDownload} {
-				possible := float64(w.server.limits[group].PerHour) * w.now.Hours()
-				used := float64(w.server.total[group]) / possible
-				t.Logf("%s: %d requests in %.0f hours and %d processes, %.2f %% of the limit", group, w.server.total[group], w.now.Hours(), w.process, 100*used)
-				if used < s.leastUtilisation {
-					t.Errorf("%s: used %.2f %% of the limit, want at least %.0f %%", group, 100*used, 100*s.leastUtilisation)
-				}
-			}
+			log := newMemoryLog()
+			w := &world{t: t, scenario: s, log: func() RequestLog { return log }, random: rand.New(rand.NewPCG(2026, uint64(seed)))}
+			w.run()
 		})
 	}
+}
+
+// The same over a real database, opened anew by each process.
+func TestLimiterSharesDatabase(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "database", "invoices.db")
+	open := func() RequestLog {
+		d, err := db.Open(t.Context(), path, db.Mirror{Environment: "test", ContextType: "Nip", ContextValue: "5265877635", ID: "x"}, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = d.Close() }) // a process that died has not closed it
+		return databaseLog{d}
+	}
+	s := scenario{processes: 2, uptime: 2 * time.Hour, requests: 1500, leastUtilisation: 0.95}
+	if testing.Short() {
+		s.requests = 300
+	}
+	w := &world{t: t, scenario: s, log: open, random: rand.New(rand.NewPCG(2026, 11))}
+	w.run()
+}
+
+// databaseLog is how package sync keeps the log.
+type databaseLog struct{ *db.DB }
+
+func (l databaseLog) StartRequest(ctx context.Context, group string, after int64, open []int64, admit Admit) (int64, error) {
+	return l.DB.StartRequest(ctx, group, after, open, func(noted []db.Request, blocks map[string]time.Time) time.Time {
+		return admit(logged(noted), blocks)
+	})
+}
+
+func (l databaseLog) Requests(ctx context.Context, since time.Time) ([]LoggedRequest, error) {
+	rows, err := l.DB.Requests(ctx, since)
+	return logged(rows), err
+}
+
+func logged(rows []db.Request) []LoggedRequest {
+	var logged []LoggedRequest
+	for _, row := range rows {
+		logged = append(logged, LoggedRequest(row))
+	}
+	return logged
 }
 
 // TestLimiterConcurrency drives acquire itself, by many goroutines.
@@ -525,7 +610,7 @@ func TestLimiterRemembersAcrossRestarts(t *testing.T) {
 		t.Errorf("budget %d after a restart, want 15", left)
 	}
 	// The one that never ended counts longest.
-	c.advance(longer(time.Hour) + earlierProcess + time.Second)
+	c.advance(longer(time.Hour) + otherProcess + time.Second)
 	if left, _ := restarted.Budget(GroupMetadata); left != 19 {
 		t.Errorf("budget %d an hour later, want 19: the request without an end still counts", left)
 	}
@@ -564,7 +649,7 @@ func TestLimiterNodesDisagree(t *testing.T) {
 func TestLimiterRowsFromWrongClock(t *testing.T) {
 	c, log := newClock(), newMemoryLog()
 	for range 20 {
-		id, _ := log.StartRequest(t.Context(), string(GroupMetadata), c.Now().AddDate(3, 0, 0))
+		id, _ := log.StartRequest(t.Context(), string(GroupMetadata), 0, nil, func([]LoggedRequest, map[string]time.Time) time.Time { return c.Now().AddDate(3, 0, 0) })
 		_ = log.EndRequest(t.Context(), id, c.Now().AddDate(3, 0, 0))
 	}
 	l := newTestLimiter(t, c, log) // a year before those rows
@@ -607,7 +692,7 @@ func TestLimiterBlocks(t *testing.T) {
 	}
 	for range 5 { // restarts neither forget a block nor lengthen it
 		_, err = newTestLimiter(t, c, log).acquire(t.Context(), GroupDownload)
-		wantBudgetError(t, err, GroupDownload, until.Add(earlierProcess))
+		wantBudgetError(t, err, GroupDownload, until.Add(otherProcess))
 	}
 	if until, err = l.block(t.Context(), groupAll, time.Hour); err != nil {
 		t.Fatal(err)
@@ -616,6 +701,48 @@ func TestLimiterBlocks(t *testing.T) {
 		_, err = l.acquire(t.Context(), group)
 		wantBudgetError(t, err, groupAll, until)
 	}
+}
+
+// What one process sends, and how KSeF blocks it, holds for those beside it at once.
+func TestLimiterBesideAnother(t *testing.T) {
+	c, log := newClock(), newMemoryLog()
+	one, other := newTestLimiter(t, c, log), newTestLimiter(t, c, log)
+	spend(t, one, GroupExport, 1)
+	inFlight, err := one.acquire(t.Context(), GroupMetadata)
+	if err != nil {
+		t.Fatal(err)
+	}
+	began := c.Now()
+	other.SetLimits(Limits{GroupMetadata: {PerHour: 2}, GroupExport: {PerHour: 2}, GroupDownload: {PerHour: 1}})
+	spend(t, other, GroupDownload, 1) // and so learns the rest
+	_, err = other.acquire(t.Context(), GroupDownload)
+	wantBudgetError(t, err, GroupDownload, began.Add(longer(time.Hour)))
+	for _, group := range []Group{GroupMetadata, GroupExport} {
+		if left, _ := other.Budget(group); left != 1 {
+			t.Errorf("budget %d of %s beside one request of another process, want 1", left, group)
+		}
+	}
+	// A request counts from its end, once that is noted.
+	c.advance(30 * time.Second)
+	if err := inFlight.end(t.Context(), true); err != nil {
+		t.Fatal(err)
+	}
+	c.advance(time.Minute)
+	spend(t, other, GroupMetadata, 1)
+	_, err = other.acquire(t.Context(), GroupMetadata)
+	wantBudgetError(t, err, GroupMetadata, began.Add(30*time.Second+otherProcess+longer(time.Hour)))
+
+	until, err := one.block(t.Context(), groupAll, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, group := range []Group{groupLogin, GroupExport} {
+		_, err = other.acquire(t.Context(), group)
+		wantBudgetError(t, err, groupAll, until.Add(otherProcess))
+	}
+	// Its own block it does not lengthen by reading it back.
+	_, err = one.acquire(t.Context(), GroupExport)
+	wantBudgetError(t, err, groupAll, until)
 }
 
 func TestLimiterBlockBeforeFirstLogin(t *testing.T) {
@@ -655,7 +782,7 @@ func TestLimiterBlockBeforeFirstLogin(t *testing.T) {
 		t.Errorf("noted block until %s, want %s", got, ksef.Add(time.Hour))
 	}
 	_, err = l.acquire(t.Context(), GroupOther)
-	wantBudgetError(t, err, groupAll, c.Now().Add(time.Hour+earlierProcess))
+	wantBudgetError(t, err, groupAll, c.Now().Add(time.Hour+otherProcess))
 }
 
 func TestLimiterFresh(t *testing.T) {

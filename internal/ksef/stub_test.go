@@ -169,6 +169,16 @@ func loginStatusAnswer(code int) http.HandlerFunc {
 	return answerJSON(200, map[string]any{"status": map[string]any{"code": code, "description": "Opis", "details": []string{"Token unieważniony"}}})
 }
 
+// startedAnswer says that a login has begun.
+func (s *stub) startedAnswer() http.HandlerFunc {
+	return answerJSON(202, map[string]any{"referenceNumber": "AU-1", "authenticationToken": s.tokenInfo("operation.CANARY", time.Hour)})
+}
+
+// tokenInfo is a token on the wire.
+func (s *stub) tokenInfo(token string, valid time.Duration) map[string]any {
+	return map[string]any{"token": token, "validUntil": s.now().Add(valid).Format("2006-01-02T15:04:05.0000000+00:00")}
+}
+
 func (s *stub) serve(w http.ResponseWriter, r *http.Request) {
 	path := strings.TrimPrefix(r.URL.Path, "/v2")
 	switch {
@@ -194,9 +204,6 @@ func (s *stub) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	bearer := strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
-	tokenInfo := func(token string, valid time.Duration) map[string]any {
-		return map[string]any{"token": token, "validUntil": s.now().Add(valid).Format("2006-01-02T15:04:05.0000000+00:00")}
-	}
 	wantBearer := func(want string) bool {
 		if bearer != want {
 			answer(401, "application/problem+json", `{"title":"Unauthorized","status":401,"detail":"Wymagane jest uwierzytelnienie."}`)(w, r)
@@ -243,7 +250,7 @@ func (s *stub) serve(w http.ResponseWriter, r *http.Request) {
 		if sent.Challenge != "20261122-CR-1" || sent.Context != (Context{"Nip", "5265877635"}) || r.Header.Get("Content-Type") != "application/json" {
 			s.t.Errorf("got login request %+v of type %q", sent, r.Header.Get("Content-Type"))
 		}
-		answerJSON(202, map[string]any{"referenceNumber": "AU-1", "authenticationToken": tokenInfo("operation.CANARY", time.Hour)})(w, r)
+		s.startedAnswer()(w, r)
 	case "GET /auth/{referenceNumber}":
 		if wantBearer("operation.CANARY") {
 			code := 200
@@ -254,11 +261,11 @@ func (s *stub) serve(w http.ResponseWriter, r *http.Request) {
 		}
 	case "POST /auth/token/redeem":
 		if wantBearer("operation.CANARY") {
-			answerJSON(200, map[string]any{"accessToken": tokenInfo(newAccess(), 15*time.Minute), "refreshToken": tokenInfo("refresh.CANARY", 7*24*time.Hour)})(w, r)
+			answerJSON(200, map[string]any{"accessToken": s.tokenInfo(newAccess(), 15*time.Minute), "refreshToken": s.tokenInfo("refresh.CANARY", 7*24*time.Hour)})(w, r)
 		}
 	case "POST /auth/token/refresh":
 		if wantBearer("refresh.CANARY") {
-			answerJSON(200, map[string]any{"accessToken": tokenInfo(newAccess(), 15*time.Minute)})(w, r)
+			answerJSON(200, map[string]any{"accessToken": s.tokenInfo(newAccess(), 15*time.Minute)})(w, r)
 		}
 	case "POST /invoices/query/metadata":
 		if wantBearer(access) {

@@ -106,6 +106,9 @@ func (a adminRequest) apply(s *Server) error {
 	case "revoke-refresh-tokens":
 		s.RevokeRefreshTokens()
 		return nil
+	case "refuse-tokens": // for good
+		s.RefuseTokens(true)
+		return nil
 	case "rotate-keys":
 		s.RotateKeys()
 		return nil

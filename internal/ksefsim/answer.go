@@ -159,3 +159,12 @@ func reference(now time.Time, kind string) string {
 	_, _ = rand.Read(id[:]) // never fails (crypto/rand)
 	return fmt.Sprintf("%s-%s-%X-%X-%X", now.UTC().Format("20060102"), kind, id[:5], id[5:10], id[10:])
 }
+
+// readAll reads the body of a request that is not JSON.
+func readAll(r *http.Request) ([]byte, *refusal) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return nil, invalid("%v", err)
+	}
+	return body, nil
+}

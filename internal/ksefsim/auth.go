@@ -1,21 +1,14 @@
 package ksefsim
 
 import (
-	"crypto"
 	"crypto/hmac"
 	"crypto/rand"
-	"crypto/rsa"
 	"crypto/sha256"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"math/big"
 	"net/http"
 	"regexp"
-	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -39,19 +32,16 @@ const (
 	operationToken tokenKind = "OperationToken"
 	accessToken    tokenKind = "ContextToken"
 	refreshToken   tokenKind = "RefreshToken"
+	sessionToken   tokenKind = "ContextToken or RefreshToken"
 )
-
-// ksefToken is a KSeF token: a credential that a company makes for a program.
-type ksefToken struct {
-	context ksef.Context
-	revoked bool
-}
 
 // login is one authentication operation and what came of it.
 type login struct {
 	reference string
 	context   ksef.Context
-	token     string // the KSeF token
+	method    loginMethod
+	token     string      // the KSeF token; "": none
+	signed    *signedWith // nil: by a KSeF token
 	started   time.Time
 	pending   int // polls that still answer 100
 	status    int // after that
@@ -59,6 +49,10 @@ type login struct {
 	redeemed  bool
 	revoked   bool // its refresh token
 }
+
+// loginMethod is how a login was done, in the words of open-api,
+// AuthenticationMethod and AuthenticationMethodInfo.
+type loginMethod struct{ name, category, code, displayName string }
 
 // bearer is an issued token.
 type bearer struct {
@@ -71,27 +65,6 @@ type bearer struct {
 type LoginOutcome struct {
 	Pending int // polls answered 100, in progress, before the end
 	Status  int // 0: by the credentials. Else KSeF's status, such as 415, 450, 460, 470, 480, 500 or 550
-}
-
-// AddToken makes a KSeF token known that logs in to context and may read its
-// invoices.
-func (s *Server) AddToken(context ksef.Context, token string) {
-	s.mutex.Lock()
-	defer s.mutex.Unlock()
-	s.tokens[token] = &ksefToken{context: context}
-}
-
-// RevokeToken ends a KSeF token: it logs in no more and its refresh tokens are
-// refused. Access tokens live on until they expire, as KSeF's do.
-func (s *Server) RevokeToken(token string) {
-	s.mutex.Lock()
-	defer s.mutex.Unlock()
-	if known := s.tokens[token]; known != nil {
-		known.revoked = true
-	}
-	for _, l := range s.logins {
-		l.revoked = l.revoked || l.token == token
-	}
 }
 
 // RevokeRefreshTokens ends every refresh token issued so far. New logins work.
@@ -128,6 +101,31 @@ func (s *Server) challenge(r *http.Request, _ *login) (any, *refusal) {
 	}, nil
 }
 
+// takeChallenge uses up a challenge and tells when it was given. The mutex is held.
+func (s *Server) takeChallenge(id string, now time.Time) (given time.Time, refused *refusal) {
+	given, known := s.challenges[id]
+	delete(s.challenges, id)
+	if !known || now.Sub(given) > challengeLife {
+		return time.Time{}, badRequest(21111, "Nieprawidłowe wyzwanie autoryzacyjne.", "")
+	}
+	return given, nil
+}
+
+// begin keeps a login whose verdict has been reached, which the client will ask
+// for, and answers with the token to ask by. The mutex is held.
+func (s *Server) begin(l *login, now time.Time) map[string]any {
+	l.reference, l.started, l.pending = reference(now, "AU"), now, s.outcome.Pending
+	if s.outcome.Status != 0 {
+		l.status, l.detail = s.outcome.Status, ""
+	}
+	s.logins[l.reference] = l
+	s.stats.Logins++
+	return map[string]any{
+		"referenceNumber":     l.reference,
+		"authenticationToken": s.issue(operationToken, l, now.Add(operationTokenLife)),
+	}
+}
+
 // nipPattern begins every identifier of a company (open-api, Nip).
 const nipPattern = `[1-9]((\d[1-9])|([1-9]\d))\d{7}`
 
@@ -155,100 +153,6 @@ func wellFormed(context ksef.Context) bool {
 	}
 }
 
-// tokenLogin answers POST /auth/ksef-token. The credentials are judged now, but
-// the verdict is told by GET /auth/{referenceNumber}.
-func (s *Server) tokenLogin(r *http.Request, _ *login) (any, *refusal) {
-	var request struct {
-		Challenge           string        `json:"challenge"`
-		ContextIdentifier   *ksef.Context `json:"contextIdentifier"`
-		EncryptedToken      []byte        `json:"encryptedToken"`
-		PublicKeyID         *string       `json:"publicKeyId"`
-		AuthorizationPolicy *struct {
-			AllowedIPs *struct {
-				Addresses []string `json:"ip4Addresses"`
-				Ranges    []string `json:"ip4Ranges"`
-				Masks     []string `json:"ip4Masks"`
-			} `json:"allowedIps"`
-		} `json:"authorizationPolicy"`
-	}
-	if refused := s.readJSON(r, &request); refused != nil {
-		return nil, refused
-	}
-	switch {
-	case len(request.Challenge) != 36:
-		return nil, invalid("Pole challenge musi mieć 36 znaków.")
-	case request.ContextIdentifier == nil:
-		return nil, invalid("Pole contextIdentifier jest wymagane.")
-	case !wellFormed(*request.ContextIdentifier):
-		return nil, invalid("Nieprawidłowy identyfikator kontekstu.")
-	case len(request.EncryptedToken) == 0:
-		return nil, invalid("Pole encryptedToken jest wymagane.")
-	}
-	now := s.now().UTC()
-
-	s.mutex.Lock()
-	defer s.mutex.Unlock()
-	given, known := s.challenges[request.Challenge]
-	delete(s.challenges, request.Challenge)
-	if !known || now.Sub(given) > challengeLife {
-		return nil, badRequest(21111, "Nieprawidłowe wyzwanie autoryzacyjne.", "")
-	}
-	key, refused := s.keyFor(usageToken, request.PublicKeyID)
-	if refused != nil {
-		return nil, refused
-	}
-
-	l := &login{reference: reference(now, "AU"), context: *request.ContextIdentifier, started: now, pending: s.outcome.Pending}
-	l.status, l.token, l.detail = s.judge(key, request.EncryptedToken, given, l.context)
-	if s.outcome.Status != 0 {
-		l.status, l.detail = s.outcome.Status, ""
-	}
-	s.logins[l.reference] = l
-	s.stats.Logins++
-	return map[string]any{
-		"referenceNumber":     l.reference,
-		"authenticationToken": s.issue(operationToken, l, now.Add(operationTokenLife)),
-	}, nil
-}
-
-// keyFor finds the key that a client says it used, which may be one of another
-// usage, or the current one of a usage where it does not say. The mutex is held.
-func (s *Server) keyFor(usage string, id *string) (*publicKey, *refusal) {
-	for _, each := range slices.Backward(s.keys) { // the last one that fits is the current one
-		if id == nil && each.usage == usage || id != nil && each.id == *id {
-			return each, nil
-		}
-	}
-	return nil, badRequest(21470, "Przesłany identyfikator klucza jest nieznany lub wskazuje na wycofany klucz.",
-		fmt.Sprintf("Klucz o identyfikatorze %s nie jest wspierany.", *id))
-}
-
-// judge decides on an encrypted "token|timestamp" for a challenge given at
-// given (uwierzytelnianie.md). The mutex is held.
-func (s *Server) judge(key *publicKey, encrypted []byte, given time.Time, context ksef.Context) (status int, token, detail string) {
-	plain, err := rsa.DecryptOAEP(sha256.New(), nil, key.private, encrypted, nil)
-	if err != nil || key.usage != usageToken {
-		return 450, "", "Nieprawidłowe szyfrowanie tokena"
-	}
-	cut := strings.LastIndexByte(string(plain), '|')
-	if cut < 0 {
-		return 450, "", "Nieprawidłowe kodowanie tokena"
-	}
-	token = string(plain[:cut])
-	known := s.tokens[token]
-	switch {
-	case string(plain[cut+1:]) != strconv.FormatInt(given.UnixMilli(), 10):
-		return 450, token, "Nieprawidłowy czas tokena"
-	case known == nil:
-		return 450, token, "Nieprawidłowy token"
-	case known.revoked:
-		return 450, token, "Token unieważniony"
-	case known.context != context:
-		return 450, token, fmt.Sprintf("Token nie może być użyty w kontekście %s", context.Value)
-	}
-	return 200, token, ""
-}
-
 // loginStatus answers GET /auth/{referenceNumber}.
 func (s *Server) loginStatus(r *http.Request, l *login) (any, *refusal) {
 	s.noBody(r)
@@ -273,8 +177,8 @@ func (s *Server) loginStatus(r *http.Request, l *login) (any, *refusal) {
 	}
 	return map[string]any{
 		"startDate":                l.started.Format(ticks),
-		"authenticationMethod":     "Token",
-		"authenticationMethodInfo": map[string]any{"category": "Token", "code": "token.ksef", "displayName": "Token KSeF"},
+		"authenticationMethod":     l.method.name,
+		"authenticationMethodInfo": map[string]any{"category": l.method.category, "code": l.method.code, "displayName": l.method.displayName},
 		"status":                   info,
 		"isTokenRedeemed":          redeemed,
 	}, nil
@@ -376,6 +280,16 @@ func (s *Server) refresh(r *http.Request, l *login) (any, *refusal) {
 	return map[string]any{"accessToken": s.issue(accessToken, l, now.Add(accessTokenLife))}, nil
 }
 
+// logout answers DELETE /auth/sessions/current: access tokens live on (sesje.md).
+func (s *Server) logout(w http.ResponseWriter, r *http.Request, l *login) *refusal {
+	s.noBody(r)
+	s.mutex.Lock()
+	l.revoked = true
+	s.mutex.Unlock()
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
 // issue makes a bearer token, a JWT, and returns its TokenInfo. The mutex is
 // held.
 func (s *Server) issue(kind tokenKind, l *login, expires time.Time) map[string]any {
@@ -434,115 +348,9 @@ func (s *Server) authorize(r *http.Request, kind tokenKind) (*login, *refusal) {
 	if held == nil {
 		return nil, unauthorized("Token jest nieprawidłowy lub wygasł.")
 	}
-	if held.kind != kind {
+	if held.kind != kind && (kind != sessionToken || held.kind == operationToken) {
 		s.violation(r, fmt.Sprintf("a %s where a %s is needed", held.kind, kind))
 		return nil, unauthorized("Token jest nieprawidłowy lub wygasł.")
 	}
 	return held.login, nil
-}
-
-// Usages of a public key (open-api, PublicKeyCertificateUsage).
-const (
-	usageToken     = "KsefTokenEncryption" //nolint:gosec // the name of a usage, no credential
-	usageSymmetric = "SymmetricKeyEncryption"
-)
-
-// publicKey is a key pair and its certificate.
-type publicKey struct {
-	usage       string
-	id          string // base64 of the SHA-256 of the SubjectPublicKeyInfo
-	private     *rsa.PrivateKey
-	certificate *x509.Certificate
-}
-
-// newKeys makes a key for each usage.
-func newKeys(now time.Time) []*publicKey {
-	return []*publicKey{newKey(usageToken, now), newKey(usageSymmetric, now)}
-}
-
-// newKey makes a key pair with a certificate valid for two years.
-func newKey(usage string, now time.Time) *publicKey {
-	private, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		panic(err) // 2048 bits are allowed and crypto/rand never fails
-	}
-	key := &publicKey{usage: usage, private: private}
-	key.certify(now)
-	return key
-}
-
-// certify gives the key a new certificate.
-func (k *publicKey) certify(now time.Time) {
-	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
-	if err != nil {
-		panic(err) // crypto/rand never fails
-	}
-	template := &x509.Certificate{
-		SerialNumber: serial,
-		Subject:      pkix.Name{CommonName: "KSeF simulator", Country: []string{"PL"}},
-		NotBefore:    now.Add(-24 * time.Hour),
-		NotAfter:     now.AddDate(2, 0, 0),
-		KeyUsage:     x509.KeyUsageKeyEncipherment,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, k.private.Public(), crypto.Signer(k.private))
-	if err == nil {
-		k.certificate, err = x509.ParseCertificate(der)
-	}
-	if err != nil {
-		panic(err) // the template above is valid
-	}
-	k.id = hash(k.certificate.RawSubjectPublicKeyInfo)
-}
-
-// hash is the base64 of the SHA-256, as KSeF writes every hash.
-func hash(data []byte) string {
-	sum := sha256.Sum256(data)
-	return base64.StdEncoding.EncodeToString(sum[:])
-}
-
-// RotateKeys replaces every key in an emergency: the old ones are gone at once.
-// Whoever uses the id of one is told 21470, and an export that was begun with one
-// and has not ended yet ends 415.
-func (s *Server) RotateKeys() {
-	keys := newKeys(s.now())
-	s.mutex.Lock()
-	defer s.mutex.Unlock()
-	s.keys = keys
-}
-
-// AddKey begins a planned rotation: a newer key for each usage, while the old
-// ones still work.
-func (s *Server) AddKey() {
-	keys := newKeys(s.now())
-	s.mutex.Lock()
-	defer s.mutex.Unlock()
-	s.keys = append(s.keys, keys...)
-}
-
-// Recertify gives every key a new certificate. The keys and their ids stay.
-func (s *Server) Recertify() {
-	s.mutex.Lock()
-	defer s.mutex.Unlock()
-	for _, key := range s.keys {
-		key.certify(s.now())
-	}
-}
-
-// certificates answers GET /security/public-key-certificates.
-func (s *Server) certificates(r *http.Request, _ *login) (any, *refusal) {
-	s.noBody(r)
-	s.mutex.Lock()
-	defer s.mutex.Unlock()
-	list := []any{}
-	for _, key := range s.keys {
-		list = append(list, map[string]any{
-			"certificate":   key.certificate.Raw,
-			"certificateId": hash(key.certificate.Raw),
-			"publicKeyId":   key.id,
-			"validFrom":     key.certificate.NotBefore.UTC().Format(ticks),
-			"validTo":       key.certificate.NotAfter.UTC().Format(ticks),
-			"usage":         []string{key.usage},
-		})
-	}
-	return list, nil
 }

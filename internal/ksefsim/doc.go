@@ -6,7 +6,10 @@
 // It is meant to be stricter than KSeF, never more lenient: whatever a client
 // sends that the specification does not allow is refused where KSeF would
 // refuse it and counted in [Stats] in any case. It keeps everything in memory
-// and forgets it on exit. Sessions and XAdES login are answered 501.
+// and forgets it on exit. Sessions for sending invoices are answered 501.
+//
+// A login with a certificate is verified cryptographically. As on KSeF's TEST,
+// whoever's certificate it is may sign it himself.
 //
 // Sources are cited as the official documents name them: open-api is the
 // OpenAPI specification, the .md files are the guide beside it.

@@ -603,7 +603,7 @@ func TestRefusesWhatTheSpecificationDoesNotAllow(t *testing.T) {
 
 func TestWhatIsNotSimulatedIs501(t *testing.T) {
 	s := newSim(t, ksefsim.Options{}, contract.WrapAnswers)
-	for _, each := range []string{"POST /auth/xades-signature", "GET /sessions", "POST /sessions/online"} {
+	for _, each := range []string{"GET /sessions", "POST /sessions/online"} {
 		method, path, _ := strings.Cut(each, " ")
 		if r := s.do(method, "/v2"+path, ""); r.status != 501 {
 			t.Errorf("%s answered %d, want 501", each, r.status)

@@ -149,8 +149,8 @@ func (s *Server) search(context ksef.Context, f *filters, from, to time.Time, se
 	switch f.DateRange.DateType {
 	case "Invoicing":
 		date = func(one *stored) time.Time { return one.row.InvoicingDate.Time() }
-	case "Issue": // by day only
-		from, to = from.Truncate(24*time.Hour), to.Truncate(24*time.Hour)
+	case "Issue": // by day only, that of the instants in Poland
+		from, to = polishDay(from), polishDay(to)
 		date = func(one *stored) time.Time {
 			day, _ := time.Parse(time.DateOnly, one.row.IssueDate)
 			return day
@@ -178,6 +178,9 @@ func (s *Server) search(context ksef.Context, f *filters, from, to time.Time, se
 	var places []place
 	for _, one := range s.lists[list{context, f.SubjectType}] {
 		at := date(one)
+		if s.unlisted[unlisted{one.Number, f.SubjectType}] {
+			continue
+		}
 		if !one.VisibleAt.After(now) && !at.Before(from) && !at.After(to) && f.match(&one.row.Metadata) {
 			sum := fnv.New64a()
 			_, _ = sum.Write([]byte(tie))
@@ -193,6 +196,16 @@ func (s *Server) search(context ksef.Context, f *filters, from, to time.Time, se
 		result.rows[i] = each.one
 	}
 	return result, nil
+}
+
+// polishDay is the day in Poland at an instant, as midnight in UTC.
+func polishDay(at time.Time) time.Time {
+	warsaw, err := time.LoadLocation("Europe/Warsaw")
+	if err != nil { // a machine without time zones: winter time is as near as it gets
+		warsaw = time.FixedZone("CET", 3600)
+	}
+	year, month, day := at.In(warsaw).Date()
+	return time.Date(year, month, day, 0, 0, 0, 0, time.UTC)
 }
 
 // page reads the query string.

@@ -51,26 +51,35 @@ type Server struct {
 	everyone    ksef.Context
 	log         *slog.Logger
 	mux         *http.ServeMux
-	secret      []byte // signs bearer tokens and links to parts
+	secret      []byte  // signs bearer tokens and links to parts
+	issuer      *issuer // signs KSeF certificates
 
-	mutex      sync.Mutex // guards what follows; never held while a fault or a client is waited for
-	limits     ksef.Limits
-	windows    map[windowKey]*window
-	stats      Stats
-	faults     []*Fault
-	keys       []*publicKey
-	tokens     map[string]*ksefToken
-	challenges map[string]time.Time // when each was given; removed when used
-	logins     map[string]*login    // by reference number
-	bearers    map[string]*bearer
-	outcome    LoginOutcome
-	numbers    map[ksef.Number]*stored
-	lists      map[list][]*stored
-	serial     uint64               // of the next KSeF number
-	fixedHWM   time.Time            // zero: the mark moves by itself
-	promised   time.Time            // the highest mark ever told to a client
-	hidden     []*stored            // not visible yet when last looked at, and holding the mark
-	queries    map[string]querySeen // by context and filters
+	mutex   sync.Mutex // guards what follows; never held while a fault or a client is waited for
+	limits  ksef.Limits
+	windows map[windowKey]*window
+	stats   Stats
+	faults  []*Fault
+
+	keys          []*publicKey
+	tokens        map[string]*ksefToken
+	tokensRefused bool
+	permissions   map[permission]bool
+	certified     map[fingerprint]*certificate // of which something was said
+	issued        []*issued                    // KSeF certificates
+	enrollments   map[string]*enrollment       // by reference number
+	challenges    map[string]time.Time         // when each was given; removed when used
+	logins        map[string]*login            // by reference number
+	bearers       map[string]*bearer
+	outcome       LoginOutcome
+
+	numbers  map[ksef.Number]*stored
+	lists    map[list][]*stored
+	unlisted map[unlisted]bool    // hidden by SetListed
+	serial   uint64               // of the next KSeF number
+	fixedHWM time.Time            // zero: the mark moves by itself
+	promised time.Time            // the highest mark ever told to a client
+	hidden   []*stored            // not visible yet when last looked at, and holding the mark
+	queries  map[string]querySeen // by context and filters
 
 	exports       map[string]*export // by reference number
 	exportOutcome ExportOutcome
@@ -84,7 +93,7 @@ type Stats struct {
 	ByGroup    map[ksef.Group]int  // requests that count against a limit group
 	ByPath     map[string]int      // by pattern, such as "GET /invoices/ksef/{ksefNumber}"
 	TooMany    int                 // answers 429 that the limits gave; those of faults are not counted
-	Logins     int                 // POST /auth/ksef-token accepted
+	Logins     int                 // POST /auth/ksef-token and /auth/xades-signature accepted
 	Redeems    int                 // pairs of tokens given
 	Refreshes  int                 // access tokens given for a refresh token
 	Downloads  map[ksef.Number]int // invoices served by number
@@ -109,6 +118,9 @@ func New(options Options) *Server {
 		limits:      maps.Clone(options.Limits),
 		windows:     make(map[windowKey]*window),
 		tokens:      make(map[string]*ksefToken),
+		permissions: make(map[permission]bool),
+		certified:   make(map[fingerprint]*certificate),
+		enrollments: make(map[string]*enrollment),
 		challenges:  make(map[string]time.Time),
 		logins:      make(map[string]*login),
 		bearers:     make(map[string]*bearer),
@@ -130,19 +142,28 @@ func New(options Options) *Server {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	s.keys = newKeys(s.now())
+	s.issuer = newIssuer(s.now())
 
 	s.route("POST /auth/challenge", groupPublic, anyone, reply(http.StatusOK, s.challenge))
 	s.route("POST /auth/ksef-token", groupPublic, anyone, reply(http.StatusAccepted, s.tokenLogin))
+	s.route("POST /auth/xades-signature", groupPublic, anyone, reply(http.StatusAccepted, s.xadesLogin))
 	s.route("GET /auth/{referenceNumber}", groupPublic, operationToken, reply(http.StatusOK, s.loginStatus))
 	s.route("POST /auth/token/redeem", groupPublic, operationToken, reply(http.StatusOK, s.redeem))
 	s.route("POST /auth/token/refresh", groupPublic, refreshToken, reply(http.StatusOK, s.refresh))
+	s.route("DELETE /auth/sessions/current", ksef.GroupOther, sessionToken, s.logout)
+	s.route("GET /certificates/limits", ksef.GroupOther, accessToken, reply(http.StatusOK, s.certificateLimits))
+	s.route("GET /certificates/enrollments/data", ksef.GroupOther, accessToken, reply(http.StatusOK, s.enrollmentData))
+	s.route("POST /certificates/enrollments", ksef.GroupOther, accessToken, reply(http.StatusAccepted, s.enroll))
+	s.route("GET /certificates/enrollments/{referenceNumber}", ksef.GroupOther, accessToken, reply(http.StatusOK, s.enrollmentStatus))
+	s.route("POST /certificates/retrieve", ksef.GroupOther, accessToken, reply(http.StatusOK, s.retrieveCertificates))
+	s.route("POST /certificates/query", ksef.GroupOther, accessToken, reply(http.StatusOK, s.queryCertificates))
+	s.route("POST /certificates/{certificateSerialNumber}/revoke", ksef.GroupOther, accessToken, s.revokeCertificate)
 	s.route("GET /security/public-key-certificates", groupPublic, anyone, reply(http.StatusOK, s.certificates))
 	s.route("GET /rate-limits", ksef.GroupOther, accessToken, reply(http.StatusOK, s.rateLimits))
 	s.route("POST /invoices/query/metadata", ksef.GroupMetadata, accessToken, reply(http.StatusOK, s.queryMetadata))
 	s.route("GET /invoices/ksef/{ksefNumber}", ksef.GroupDownload, accessToken, s.invoice)
 	s.route("POST /invoices/exports", ksef.GroupExport, accessToken, reply(http.StatusCreated, s.beginExport))
 	s.route("GET /invoices/exports/{referenceNumber}", ksef.GroupExportStatus, accessToken, s.exportStatus)
-	s.route("POST /auth/xades-signature", groupPublic, anyone, s.notSimulated)
 	s.mux.HandleFunc("/storage/", s.storage)
 	s.mux.HandleFunc("/v2/sessions", s.sessions)
 	s.mux.HandleFunc("/v2/sessions/", s.sessions)

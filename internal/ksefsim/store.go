@@ -149,6 +149,23 @@ func (s *Server) Listed(context ksef.Context, subject ksef.SubjectType) []Stored
 	return all
 }
 
+// SetListed hides an invoice from those who see it as subject, in queries and
+// packages, or shows it again. It can be fetched by its number all the same.
+func (s *Server) SetListed(number ksef.Number, subject ksef.SubjectType, listed bool) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	if s.unlisted == nil {
+		s.unlisted = make(map[unlisted]bool)
+	}
+	s.unlisted[unlisted{number, subject}] = !listed
+}
+
+// unlisted names an invoice in one role.
+type unlisted struct {
+	number  ksef.Number
+	subject ksef.SubjectType
+}
+
 // HWM is the high water mark now: HWMLag behind the clock, but not past an
 // invoice that is not visible yet.
 func (s *Server) HWM() time.Time {

@@ -182,8 +182,7 @@ func (t *Tree) putAll(ctx context.Context, files []File) (kept []Kept, err error
 
 	temporaries := make(map[int]string, len(files)) // by index in files; a file that is stored already has none
 	defer func() {
-		// What cannot be removed now is removed by the next Put. After a success there is nothing left but the temporaries of
-		// files that came up by themselves in the meantime.
+		// What cannot be removed now is removed by the next Put. After a success there is nothing left.
 		for _, temporary := range temporaries {
 			_ = t.root.Remove(temporary)
 		}
@@ -212,6 +211,7 @@ func (t *Tree) putAll(ctx context.Context, files []File) (kept []Kept, err error
 	}
 
 	// From here on final names are given, to content that is on the disk.
+	made := map[string]bool{} // folders that are there
 	for i, file := range files {
 		temporary, ok := temporaries[i]
 		if !ok {
@@ -220,11 +220,18 @@ func (t *Tree) putAll(ctx context.Context, files []File) (kept []Kept, err error
 		if err := ctx.Err(); err != nil {
 			return kept, err
 		}
+		if folder := path.Dir(file.Path); !made[folder] {
+			if err := t.makeFolder(folder); err != nil {
+				return kept, err
+			}
+			made[folder] = true
+		}
 		moved, err := t.place(ctx, temporary, file)
 		kept = append(kept, moved...)
 		if err != nil {
 			return kept, err
 		}
+		delete(temporaries, i)
 	}
 
 	if flush != nil {
@@ -331,22 +338,26 @@ func (t *Tree) writeTemporary(content []byte, durable bool) (name string, err er
 	return name, nil
 }
 
-// place gives the temporary file its final name. If the same bytes came up there in the meantime, it leaves the temporary
-// alone. A crash between the two renames leaves the name free and the other file beside it; then no call reports that
-// file, but Walk finds it.
+func (t *Tree) makeFolder(name string) error {
+	if err := t.step("mkdir", name); err != nil {
+		return err
+	}
+	return t.root.MkdirAll(name, folderMode)
+}
+
+// place gives the temporary file its final name, in a folder that is there. If the same bytes came up there in the
+// meantime, it removes the temporary. A crash between the two renames leaves the name free and the other file beside it;
+// then no call reports that file, but Walk finds it.
 func (t *Tree) place(ctx context.Context, temporary string, file File) (kept []Kept, err error) {
-	if err := t.step("mkdir", path.Dir(file.Path)); err != nil {
-		return nil, err
-	}
-	if err := t.root.MkdirAll(path.Dir(file.Path), folderMode); err != nil {
-		return nil, err
-	}
 	for {
 		err := t.rename(ctx, temporary, file.Path)
 		if !errors.Is(err, fs.ErrExist) {
 			return kept, err
 		}
 		stored, err := t.holds(file)
+		if stored {
+			_ = t.root.Remove(temporary) // or the next Put does
+		}
 		if stored || err != nil {
 			return kept, err
 		}
