@@ -16,12 +16,13 @@ import (
 // hundred of them again.
 var imports = map[string][]string{
 	"ksefmirror":                           {"internal/cli"},
-	"ksefmirror/internal/cli":              {"daemon", "db", "sync", "internal/config", "internal/credential", "internal/ksef", "internal/ksefsim", "internal/tree"},
+	"ksefmirror/internal/cli":              {"daemon", "db", "sync", "service", "internal/config", "internal/credential", "internal/ksef", "internal/ksefsim", "internal/tree"},
 	"ksefmirror/daemon":                    {"sync", "internal/ksef"},
 	"ksefmirror/sync":                      {"internal/ksef", "db", "internal/tree", "parse"},
 	"ksefmirror/db":                        {"parse"},
 	"ksefmirror/db/dictionary":             {},
 	"ksefmirror/parse":                     {},
+	"ksefmirror/service":                   {},
 	"ksefmirror/internal/bench":            {"sync", "db", "parse", "internal/ksef", "internal/ksefsim", "internal/tree"},
 	"ksefmirror/internal/config":           {},
 	"ksefmirror/internal/credential":       {},

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -301,6 +303,92 @@ func TestRunAndStop(t *testing.T) {
 	p.want(0, []string{"30 invoices checked, 0 missing"}, "verify")
 }
 
+// The plan of an installation, and that showing it changes nothing.
+func TestServicePrint(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("the unit is systemd's")
+	}
+	p := &place{t: t, dir: t.TempDir()}
+	p.want(0, []string{"service install, then"}, "config", "init", "--service", "--name", "acme", "--environment", "test", "--context", "nip:5265877635", "--config", "config.toml")
+	cmd := p.command("service", "install", "--print")
+	var unit, plan bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &unit, &plan
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("%v\n%s", err, plan.String())
+	}
+	for _, line := range []string{"Type=notify", "StateDirectory=ksefmirror", "LoadCredential=acme.token:" + p.dir + "/secrets/acme.token", "MemoryDenyWriteExecute=yes"} {
+		if !strings.HasPrefix(unit.String(), "[Unit]\n") || !strings.Contains(unit.String(), "\n"+line+"\n") {
+			t.Errorf("no %q in the unit:\n%s", line, unit.String())
+		}
+	}
+	for _, text := range []string{"would:", "system user", "/etc/systemd/system/ksefmirror.service"} {
+		if !strings.Contains(plan.String(), text) {
+			t.Errorf("no %q in the plan:\n%s", text, plan.String())
+		}
+	}
+	entries, err := os.ReadDir(p.dir)
+	if err != nil || len(entries) != 1 {
+		t.Errorf("%v, the folder holds %v", err, entries)
+	}
+	p.want(2, nil, "--config", "nowhere.toml", "service", "install", "--print")
+	p.want(2, []string{"unknown command"}, "service", "instal")
+	p.want(1, []string{"for Windows"}, "run", "--windows-service")
+}
+
+// What a service manager sees of the program, from its start to its end: the
+// notifications of systemd's protocol, and exit codes on which it acts.
+func TestRunUnderAServiceManager(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("Windows has another protocol, which package service tests")
+	}
+	p := newPlace(t)
+	p.generate(5)
+	path := filepath.Join(t.TempDir(), "notify")
+	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	if err := socket.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	hear := func(want string) {
+		t.Helper()
+		buffer := make([]byte, 4096)
+		for {
+			n, err := socket.Read(buffer)
+			if err != nil {
+				t.Fatalf("%q never came: %v", want, err)
+			}
+			if strings.Contains(string(buffer[:n]), want) {
+				return
+			}
+		}
+	}
+	daemon := p.command("run")
+	daemon.Env = append(daemon.Env, "NOTIFY_SOCKET="+path, "WATCHDOG_USEC=200000")
+	var log bytes.Buffer
+	daemon.Stderr = &log
+	if err := daemon.Start(); err != nil {
+		t.Fatal(err)
+	}
+	hear("READY=1")
+	hear("STATUS=1 mirror, all in order\nWATCHDOG=1")
+	hear("WATCHDOG=1")
+	if err := daemon.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	hear("STOPPING=1")
+	if err := daemon.Wait(); err != nil {
+		t.Errorf("told to stop it ended with %v\n%s", err, log.String())
+	}
+
+	if err := os.WriteFile(filepath.Join(p.dir, "config.toml"), []byte("nonsense"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.want(2, nil, "run")
+}
+
 // Processes that ask at the same time, beside the daemon, share one budget to the
 // last request: KSeF sees all that it allows and nothing more, though one of them
 // is killed with its request under way.
@@ -425,18 +513,20 @@ func TestReadmeHasEveryCommand(t *testing.T) {
 	}
 	p := &place{t: t, dir: t.TempDir()}
 	var has []string
-	for _, parent := range []string{"", "config", "remote", "auth"} {
+	groups := []string{"config", "remote", "auth", "service"}
+	for _, parent := range append([]string{""}, groups...) {
 		args := append(strings.Fields(parent), "--help")
 		help, _ := p.run("", args...)
 		_, list, _ := strings.Cut(help, "Available Commands:\n")
 		list, _, _ = strings.Cut(list, "\n\n")
 		for line := range strings.Lines(list) {
-			if name, _, ok := strings.Cut(strings.TrimSpace(line), " "); ok && name != "completion" && name != "help" && name != "config" && name != "remote" && name != "auth" {
+			name, _, ok := strings.Cut(strings.TrimSpace(line), " ")
+			if ok && name != "completion" && name != "help" && (parent != "" || !slices.Contains(groups, name)) {
 				has = append(has, strings.TrimSpace(parent+" "+name))
 			}
 		}
 	}
-	if len(has) < 9 {
+	if len(has) < 15 {
 		t.Fatalf("found only the commands %q", has)
 	}
 	rows := regexp.MustCompile("(?m)^\\| `([a-z]+( [a-z-]+)?)[` ]").FindAllStringSubmatch(string(readme), -1)

@@ -21,6 +21,12 @@ const (
 	quiet = 15 * time.Minute
 	// settle is added to the instant at which the limits allow the next request.
 	settle = time.Second
+	// MaxSilence is how long a cycle may go on without a sign of life before its
+	// loop counts as stuck. Storing an invoice is one; downloading a package over a
+	// slow line gives none for long.
+	MaxSilence = 2 * time.Hour
+	// grace is by how much a loop may oversleep.
+	grace = 5 * time.Minute
 )
 
 // Mirror is what the daemon needs of an opened mirror: [ksefsync.Mirror].
@@ -37,6 +43,10 @@ type Job struct {
 	// Open opens the mirror. It is called again after every failure, so that a
 	// mounted volume, a released lock or a mended database is picked up.
 	Open func(ctx context.Context) (Mirror, error)
+	// Beat, if not nil, is called whenever the mirror's loop has moved: unless it is
+	// stuck, it will call again before due. failures counts the failed cycles in a
+	// row.
+	Beat func(due time.Time, failures int)
 }
 
 // Run keeps all mirrors until ctx is cancelled, then returns when every cycle
@@ -65,11 +75,14 @@ func (l *loop) run(ctx context.Context) {
 	defer l.close()
 	for {
 		started := time.Now()
+		l.beat(started.Add(MaxSilence))
 		err := l.cycle(ctx, started)
 		if ctx.Err() != nil {
 			return
 		}
-		if sleep(ctx, time.Until(l.next(started, err))) != nil {
+		next := l.next(started, err)
+		l.beat(next.Add(grace))
+		if sleep(ctx, time.Until(next)) != nil {
 			return
 		}
 	}
@@ -156,6 +169,12 @@ func (l *loop) logReport(report ksefsync.Report) {
 	for _, s := range report.Streams {
 		l.log.Info("cycle done", "role", s.Role, "watermark", s.Watermark, "listed", s.Listed, "added", s.Added,
 			"known", s.Known, "waiting", s.Waiting, "requests", s.Requests, "route", s.Route, "reason", s.Reason, "ok", s.Err == nil)
+	}
+}
+
+func (l *loop) beat(due time.Time) {
+	if l.Beat != nil {
+		l.Beat(due, l.failures)
 	}
 }
 

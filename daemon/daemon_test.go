@@ -159,6 +159,55 @@ func TestLocalTroubleOpensAnew(t *testing.T) {
 	})
 }
 
+// A loop says by when it will be heard of again, and keeps its word; in a cycle
+// that hangs it does not.
+func TestBeat(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hang := make(chan struct{})
+		m := &mirror{answer: func(n int) error {
+			switch n {
+			case 1:
+				return &ksef.Error{Op: "query metadata", HTTPStatus: 502}
+			case 2:
+				return &ksef.BudgetError{Group: ksef.GroupDownload, Until: time.Now().Add(5 * time.Hour)}
+			case 3:
+				<-hang
+			}
+			return nil
+		}}
+		var due time.Time
+		failed := false
+		began := time.Now()
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			daemon.Run(ctx, slog.New(slog.DiscardHandler), []daemon.Job{{Name: "a", Interval: 15 * time.Minute, Open: m.open, Beat: func(by time.Time, failures int) {
+				if !due.IsZero() && time.Now().After(due) {
+					t.Errorf("heard of at %s, due by %s", time.Since(began), due.Sub(began))
+				}
+				due = by
+				failed = failed || failures > 0
+			}}})
+		}()
+		<-time.After(7 * time.Hour) // the fourth cycle hangs since 5 h 15 min
+		synctest.Wait()
+		if !failed {
+			t.Error("the failure was not told")
+		}
+		if now := time.Now(); len(m.began) != 4 || now.After(due) {
+			t.Errorf("%d cycles; due by %s", len(m.began), due.Sub(began))
+		}
+		<-time.After(time.Hour)
+		if !time.Now().After(due) {
+			t.Errorf("hung for hours, it is due only by %s", due.Sub(began))
+		}
+		close(hang)
+		cancel()
+		<-ended
+	})
+}
+
 // Reconciling has the time between two cycles. KSeF's trouble with it is not the
 // mirror's, which goes on at its interval; trouble of this machine is.
 func TestReconcilesBetweenCycles(t *testing.T) {

@@ -40,7 +40,7 @@ be left out where there is one mirror.`,
 
 // one loads the configuration and gives the one mirror that is meant.
 func (c *command) one(names []string, load func(string, func(string) error) (*config.Config, error)) (*config.Config, config.Mirror, error) {
-	loaded, err := c.loadBy(load)
+	loaded, _, err := c.loadBy(load)
 	if err != nil {
 		return nil, config.Mirror{}, err
 	}

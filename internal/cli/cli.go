@@ -123,23 +123,27 @@ Exit codes: 0 in order, 1 failure, 2 wrong command line or configuration,
 		return usageError(fmt.Errorf("%w\n  See: %s --help", err, cmd.CommandPath()))
 	})
 	root.PersistentFlags().StringVar(&c.configFlag, "config", "", "configuration `file` (default: config.toml here, then the system's place)")
-	root.AddCommand(c.demo(), c.simulate(), c.sync(), c.run(), c.status(), c.verify(), c.reconcile(), c.remote(), c.auth(), c.config(), c.version())
+	root.AddCommand(c.demo(), c.simulate(), c.sync(), c.run(), c.status(), c.verify(), c.reconcile(), c.remote(), c.auth(), c.config(), c.service(), c.version())
 	return root
 }
 
 // load reads the configuration that the flag or the default places name.
-func (c *command) load() (*config.Config, error) { return c.loadBy(config.Load) }
+func (c *command) load() (*config.Config, error) {
+	loaded, _, err := c.loadBy(config.Load)
+	return loaded, err
+}
 
-func (c *command) loadBy(load func(string, func(string) error) (*config.Config, error)) (*config.Config, error) {
+// loadBy is load by one of config's ways, and says where the configuration is.
+func (c *command) loadBy(load func(string, func(string) error) (*config.Config, error)) (*config.Config, string, error) {
 	path, err := config.Path(c.configFlag)
 	if err != nil {
-		return nil, usageError(err)
+		return nil, "", usageError(err)
 	}
 	loaded, err := load(path, checkLayout)
 	if err != nil {
-		return nil, usageError(err)
+		return nil, "", usageError(err)
 	}
-	return loaded, nil
+	return loaded, path, nil
 }
 
 func checkLayout(pattern string) error {
@@ -220,6 +224,9 @@ func newClient(m config.Mirror, requests ksef.RequestLog, log *slog.Logger) *kse
 
 // open opens one mirror for work.
 func open(ctx context.Context, m config.Mirror, log *slog.Logger, progress func(ksefsync.Progress)) (*ksefsync.Mirror, error) {
+	if err := refuseForeignFolder(m.Dir); err != nil {
+		return nil, err
+	}
 	o, err := options(m, log.With("mirror", m.Name))
 	if err != nil {
 		return nil, err

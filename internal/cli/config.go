@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strings"
 	"time"
 
@@ -69,19 +70,27 @@ such as its systemd credentials, is checked when it logs in.`,
 func (c *command) configInit() *cobra.Command {
 	var o config.InitOptions
 	var tokenFile string
+	var forService bool
 	cmd := &cobra.Command{
 		Use:   "init",
 		Short: "Write a commented configuration for one mirror",
 		Long: `Writes a commented configuration file, and the KSeF token into a file of its own
 that only you can read. Asks for what no flag says. The token is never a flag,
 for other users of the machine can read command lines: type it when asked, or
-give a file with --token-file. Existing files are left alone.`,
+give a file with --token-file. Existing files are left alone. With --service the
+configuration is the system's, and on Linux it keeps invoices in /var/lib/ksefmirror
+and lets systemd alone read the token.`,
 		Args: noArguments,
 		RunE: func(*cobra.Command, []string) error {
 			path := c.configFlag
-			if path == "" {
+			switch {
+			case path == "" && forService:
+				path = config.SystemPath()
+			case path == "":
 				path = "config.toml"
 			}
+			// Only systemd hands over credentials.
+			o.Service = forService && runtime.GOOS == "linux"
 			if err := c.ask(&o, tokenFile); err != nil {
 				return usageError(err)
 			}
@@ -98,6 +107,10 @@ give a file with --token-file. Existing files are left alone.`,
 			case o.Token == "":
 				_, _ = fmt.Fprintf(c.stdout, "Now put the KSeF token into the file that %s names under auth.token, readable only by you.\n", path)
 			}
+			if forService {
+				_, _ = fmt.Fprintf(c.stdout, "Next: ksefmirror --config %s service install, then: ksefmirror service start\n", path)
+				return nil
+			}
 			_, _ = fmt.Fprintf(c.stdout, "Next: ksefmirror --config %s config check, then: ksefmirror --config %s sync\n", path, path)
 			return nil
 		},
@@ -109,6 +122,7 @@ give a file with --token-file. Existing files are left alone.`,
 	flags.StringVar(&o.Context, "context", "", "whose invoices, such as nip:5265877635")
 	flags.StringVar(&o.Method, "method", config.MethodToken, "token, or certificate: then its files may be made or put there afterwards")
 	flags.StringVar(&tokenFile, "token-file", "", "a `file` that holds the KSeF token; - reads it from standard input")
+	flags.BoolVar(&forService, "service", false, "write the configuration of the system's service")
 	return cmd
 }
 

@@ -91,6 +91,9 @@ func (a Auth) used() map[string]Reference {
 	return used
 }
 
+// References gives what the method takes, in no particular order.
+func (a Auth) References() []Reference { return slices.Collect(maps.Values(a.used())) }
+
 // Default gives the configuration of a file without any key. It has no mirror,
 // so it is not yet valid.
 func Default() Config {
@@ -184,7 +187,7 @@ func loadTables(path string, checkLayout func(string) error) (*Config, Problems,
 // Windows). The error lists where it looked. A file named by flag is not looked
 // at, so that [Load] reports what is wrong with it.
 func Path(flag string) (string, error) {
-	return find(flag, "config.toml", systemPath())
+	return find(flag, "config.toml", SystemPath())
 }
 
 func find(flag string, places ...string) (string, error) {
@@ -202,7 +205,8 @@ func find(flag string, places ...string) (string, error) {
 		strings.Join(places, " and "), fs.ErrNotExist)
 }
 
-func systemPath() string {
+// SystemPath is where the system's configuration is kept: see [Path].
+func SystemPath() string {
 	if runtime.GOOS != "windows" {
 		return "/etc/ksefmirror/config.toml"
 	}

@@ -276,10 +276,10 @@ func TestPath(t *testing.T) {
 	}
 	if runtime.GOOS == "windows" {
 		t.Setenv("ProgramData", `D:\Data`)
-		if got := systemPath(); got != `D:\Data\ksefmirror\config.toml` {
+		if got := SystemPath(); got != `D:\Data\ksefmirror\config.toml` {
 			t.Errorf("system place %s", got)
 		}
-	} else if got := systemPath(); got != "/etc/ksefmirror/config.toml" {
+	} else if got := SystemPath(); got != "/etc/ksefmirror/config.toml" {
 		t.Errorf("system place %s", got)
 	}
 }

@@ -31,7 +31,13 @@ type InitOptions struct {
 	// Token is the KSeF token itself. Empty means that no secret file is
 	// written, and that the new configuration is valid only once it exists.
 	Token string
+	// Service is for a service of systemd: invoices are kept in /var/lib, and the
+	// token is named by cred:, so that its file need not be readable by the service.
+	Service bool
 }
+
+// serviceDataDir is what systemd makes for the service.
+const serviceDataDir = "/var/lib/ksefmirror"
 
 // Write writes a commented configuration file for one mirror to path, and the
 // token to secrets/NAME.token beside it, both readable by their owner only. It
@@ -40,7 +46,11 @@ type InitOptions struct {
 // when an option is not valid.
 func Write(path string, options InitOptions) ([]string, error) {
 	secret := filepath.Join("secrets", options.Name+".token")
-	text, err := render(options, schemeFile+":"+filepath.ToSlash(secret))
+	reference := schemeFile + ":" + filepath.ToSlash(secret)
+	if options.Service {
+		reference = schemeCredential + ":" + filepath.Base(secret)
+	}
+	text, err := render(options, reference)
 	if err != nil {
 		return nil, fmt.Errorf("write configuration %s: %w", path, err)
 	}
@@ -139,6 +149,9 @@ func render(options InitOptions, token string) ([]byte, error) {
 	}
 	if options.Method == MethodCertificate {
 		values["Certificate"] = "yes"
+	}
+	if options.Service {
+		values["DataDir"] = strconv.Quote(serviceDataDir)
 	}
 	if options.APIURL != "" {
 		values["APIURL"] = strconv.Quote(options.APIURL)
