@@ -252,7 +252,9 @@ func (d *DB) insertInvoice(ctx context.Context, tx *sql.Tx, r invoiceRows) (int6
 			return id, err
 		}
 	}
-	return id, nil
+	// Last: what it finds of an invoice is read from the rows above.
+	_, err = d.exec(ctx, tx, insertSearch, id)
+	return id, err
 }
 
 // insertChildren inserts the rows of an invoice into another table.
@@ -503,7 +505,7 @@ func queries() []string {
 	return []string{
 		selectMirror, selectDictionaryID, selectDictionary, selectDocument, selectKnown, selectFiles, selectEmpty, selectListed, selectCounts,
 		selectRoleCounts, selectOpenQuarantine, selectQuarantined, selectStreams, selectRequests, selectBlocks, selectLimits, selectExports, countAbandoned,
-		selectReconciliation, selectHeld, countHeld, selectDifferences, countNotListed, selectFirstRun,
+		selectReconciliation, selectHeld, countHeld, selectDifferences, countNotListed, selectFirstRun, selectSearch,
 	}
 }
 
@@ -520,6 +522,6 @@ func commands() []string {
 		insertDictionary, selectInvoiceHash, insertInvoiceRow, insertRole, insertDocument, insertText,
 		deleteInvoice, upsertQuarantine, releaseQuarantine, upsertStream, insertRun, upsertStreamRun, deleteOldRuns,
 		deleteOldRequests, selectNewRequests, selectBlocks, insertRequest, updateRequest, upsertBlock, updateLimits, insertExport, updateReference, deleteExport, abandonExport, deleteOldAbandoned,
-		insertReconciliation, advanceReconciliation, countLate, finishReconciliation, deleteReconciliations, insertLate, setNotSeen, clearNotSeen,
+		insertReconciliation, advanceReconciliation, countLate, finishReconciliation, deleteReconciliations, insertLate, setNotSeen, clearNotSeen, insertSearch, deleteSearch,
 	})
 }
