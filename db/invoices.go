@@ -117,11 +117,19 @@ func (d *DB) Commit(ctx context.Context, b Batch) error {
 	err := d.transaction(ctx, "store invoices in", func(ctx context.Context, tx *sql.Tx) error {
 		now := moment(d.now())
 		texts := make(map[string]struct{})
+		var added []int64
 		for i := range b.Invoices {
 			// Its rows take as much memory as its document: those of one at a time.
-			if err := d.store(ctx, tx, &b.Invoices[i], b.Role, texts); err != nil {
+			id, isNew, err := d.store(ctx, tx, &b.Invoices[i], b.Role, texts)
+			if err != nil {
 				return fmt.Errorf("invoice %s: %w", b.Invoices[i].KSeFNumber, err)
 			}
+			if isNew {
+				added = append(added, id)
+			}
+		}
+		if err := d.addToSearch(ctx, tx, added); err != nil {
+			return err
 		}
 		for _, number := range b.Seen {
 			id, _, err := d.stored(ctx, tx, number)
@@ -181,14 +189,16 @@ func (d *DB) stored(ctx context.Context, tx *sql.Tx, number string) (id int64, h
 	return id, hash, err
 }
 
-// store keeps in texts the long texts that this transaction has stored.
-func (d *DB) store(ctx context.Context, tx *sql.Tx, in *Invoice, role string, texts map[string]struct{}) error {
+// store gives the row of an invoice, and whether it was not stored before. It keeps in
+// texts the long texts that this transaction has stored.
+func (d *DB) store(ctx context.Context, tx *sql.Tx, in *Invoice, role string, texts map[string]struct{}) (id int64, isNew bool, err error) {
 	r, err := d.rowsOf(in, role)
 	if err != nil {
-		return err
+		return 0, false, err
 	}
 	r.stored = texts
-	id, err := d.insert(ctx, tx, in.KSeFNumber, r)
+	id, err = d.insert(ctx, tx, in.KSeFNumber, r)
+	isNew = err == nil
 	if errors.Is(err, errStored) {
 		var hash string
 		if id, hash, err = d.stored(ctx, tx, in.KSeFNumber); err == nil && hash != r.hash {
@@ -196,10 +206,10 @@ func (d *DB) store(ctx context.Context, tx *sql.Tx, in *Invoice, role string, te
 		}
 	}
 	if err != nil {
-		return err
+		return 0, false, err
 	}
 	_, err = d.exec(ctx, tx, insertRole, id, r.role)
-	return err
+	return id, isNew, err
 }
 
 // errStored says that an invoice with the same number is stored already.
@@ -252,9 +262,7 @@ func (d *DB) insertInvoice(ctx context.Context, tx *sql.Tx, r invoiceRows) (int6
 			return id, err
 		}
 	}
-	// Last: what it finds of an invoice is read from the rows above.
-	_, err = d.exec(ctx, tx, insertSearch, id)
-	return id, err
+	return id, nil
 }
 
 // insertChildren inserts the rows of an invoice into another table.

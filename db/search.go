@@ -2,18 +2,44 @@ package db
 
 import (
 	"context"
+	"database/sql"
+	"encoding/json"
 	"strings"
 	"unicode"
 )
 
-// The full-text index keeps no texts: it takes those of an invoice from its rows, by
-// the view search_texts. So an invoice is deleted from it while its rows are as they
-// were when it was inserted, and inserted after they have changed, all in one
-// transaction. Otherwise words that it has no more would find it for good.
+// The statements take a list of invoices in JSON: each statement makes the index write
+// what it has, which costs more than an invoice does.
 const (
-	insertSearch = `INSERT INTO invoice_search(rowid, text) SELECT id, text FROM search_texts WHERE id = ?`
-	deleteSearch = `DELETE FROM invoice_search WHERE rowid = ?`
+	insertSearch = `INSERT INTO invoice_search(rowid, text) SELECT id, text FROM search_texts WHERE id IN (SELECT value FROM json_each(?))`
+	deleteSearch = `DELETE FROM invoice_search WHERE rowid IN (SELECT value FROM json_each(?))`
 )
+
+// addToSearch lets the full-text search find invoices, by their rows as they are now.
+//
+// The index keeps no texts. When rows of an invoice are to change, they must be as they
+// were for removeFromSearch before, and be added again afterwards, all in one
+// transaction: otherwise words that the invoice has no more would find it for good.
+func (d *DB) addToSearch(ctx context.Context, tx *sql.Tx, invoices []int64) error {
+	return d.changeSearch(ctx, tx, insertSearch, invoices)
+}
+
+// removeFromSearch makes the full-text search forget invoices that it finds.
+func (d *DB) removeFromSearch(ctx context.Context, tx *sql.Tx, invoices []int64) error {
+	return d.changeSearch(ctx, tx, deleteSearch, invoices)
+}
+
+func (d *DB) changeSearch(ctx context.Context, tx *sql.Tx, statement string, invoices []int64) error {
+	if len(invoices) == 0 {
+		return nil
+	}
+	list, err := json.Marshal(invoices)
+	if err != nil {
+		return err
+	}
+	_, err = d.exec(ctx, tx, statement, string(list))
+	return err
+}
 
 // searchCondition holds for the invoices, as i, that a query of searchQuery finds.
 const searchCondition = `i.id IN (SELECT rowid FROM invoice_search WHERE invoice_search MATCH ?)`

@@ -99,14 +99,13 @@ func TestSearchForgets(t *testing.T) {
 	commit(t, d, Batch{Role: "seller", Invoices: []Invoice{searchable(0, "1", "Łąka", "młotek"), searchable(1, "2", "Łąka", "piła")}})
 	commit(t, d, Batch{Role: "buyer", Invoices: []Invoice{searchable(0, "1", "Łąka", "młotek")}}) // seen again
 	err := d.transaction(t.Context(), "read again", func(ctx context.Context, tx *sql.Tx) error {
-		if _, err := d.exec(ctx, tx, deleteSearch, 1); err != nil {
+		if err := d.removeFromSearch(ctx, tx, []int64{1}); err != nil {
 			return err
 		}
 		if _, err := tx.ExecContext(ctx, "UPDATE invoice_lines SET name = 'dłuto' WHERE invoice_id = 1"); err != nil {
 			return err
 		}
-		_, err := d.exec(ctx, tx, insertSearch, 1)
-		return err
+		return d.addToSearch(ctx, tx, []int64{1})
 	})
 	if err != nil {
 		t.Fatal(err)
