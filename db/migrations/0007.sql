@@ -1,6 +1,6 @@
 -- The views as the contract with readers: each column says beside it what it means,
--- in which unit, where it comes from and what NULL means. The reference in
--- db/REFERENCE.md is made from these words. Search over all invoices, the indexes of
+-- in which unit, where it comes from and what NULL means. The reference
+-- db/VIEWS.md is made from these words. Search over all invoices, the indexes of
 -- what the views are asked for, and the room for both.
 
 DROP VIEW v_invoices;
@@ -90,12 +90,14 @@ INSERT INTO invoice_search(invoice_search) VALUES('rebuild');
 
 -- The views follow. Behind each column: what it means; its unit; where it comes from;
 -- what NULL means. A column without a text has that of the view that it is taken from,
--- or of v_invoices. Paths are below the root of the document: FA below /Faktura, of
--- FA(3) where the versions differ; RR is FA_RR; PEF is UBL below /Invoice or
--- /CreditNote, where diff stands for the InvoiceCorrection of PEF_KOR.
+-- or of v_invoices. "A month" is the condition by which an index finds one. Paths are
+-- below the root of the document: FA below /Faktura, of FA(3) where the versions
+-- differ; RR is FA_RR; PEF is UBL below /Invoice or /CreditNote, where diff stands for
+-- the InvoiceCorrection of PEF_KOR.
 
 CREATE VIEW v_invoices AS
 -- One row for each invoice: all that is known of it.
+-- A month: tax_month = '2026-11'
 SELECT
   i.id, -- number of the row, for joins within one query: it may change when the database is made anew; -; ksefmirror; never NULL
   i.ksef_number, -- KSeF's number of the invoice: its key; -; metadata ksefNumber; never NULL
@@ -279,6 +281,7 @@ FROM invoices i;
 
 CREATE VIEW v_lines AS
 -- One row for each line, with the invoice that it belongs to.
+-- A month: tax_month = '2026-11'
 SELECT
   i.id AS invoice_id, -- v_invoices.id; -; ksefmirror; never NULL
   i.ksef_number, i.invoice_number, i.invoice_type, i.is_correction, i.issue_date,
@@ -332,6 +335,7 @@ CREATE VIEW v_register AS
 -- One row for each invoice, role of the company and kind of VAT rate: what registers
 -- of sales and purchases add up. An invoice without amounts by rate has one row,
 -- without amounts.
+-- A month: tax_month = '2026-11'
 SELECT
   CASE r.role WHEN 'seller' THEN 'sale' WHEN 'buyer' THEN 'purchase' ELSE r.role END AS direction, -- sale or purchase, by the company's role and
     -- whoever issued the invoice; third_party or authorized in the other roles; -; the list of KSeF in which it was found; never NULL
@@ -377,6 +381,7 @@ FROM invoices i JOIN invoice_roles r ON r.invoice_id = i.id LEFT JOIN vat_summar
 
 CREATE VIEW v_sales AS
 -- The rows of v_register in which the company is the seller.
+-- A month: tax_month = '2026-11'
 SELECT
   invoice_id, ksef_number, invoice_number, form, invoice_type, is_correction, issue_date, sale_date, tax_date, received_date,
   tax_month, issue_month, received_month, counterparty_id_type, counterparty_id, counterparty_id_country, counterparty_name,
@@ -387,6 +392,7 @@ FROM v_register WHERE direction = 'sale';
 CREATE VIEW v_purchases AS
 -- The rows of v_register in which the company is the buyer, also of what it issued
 -- itself.
+-- A month: tax_month = '2026-11'
 SELECT
   invoice_id, ksef_number, invoice_number, form, invoice_type, is_correction, issue_date, sale_date, tax_date, received_date,
   tax_month, issue_month, received_month, counterparty_id_type, counterparty_id, counterparty_id_country, counterparty_name,
@@ -397,6 +403,7 @@ FROM v_register WHERE direction = 'purchase';
 CREATE VIEW v_month_totals AS
 -- The sums of v_register by month, currency and kind of rate. Corrections are in
 -- them as differences.
+-- A month: tax_month = '2026-11'
 SELECT
   direction, tax_month, currency, bucket,
   count(*) AS invoices, -- invoices with this kind of rate; count; v_register; never NULL
@@ -411,6 +418,7 @@ FROM v_register GROUP BY direction, tax_month, currency, bucket;
 CREATE VIEW v_counterparties AS
 -- One row for each counterparty, month and currency: what was sold to it or bought
 -- from it.
+-- A month: tax_month = '2026-11'
 SELECT
   CASE r.role WHEN 'seller' THEN 'sale' WHEN 'buyer' THEN 'purchase' ELSE r.role END AS direction, -- sale: the counterparty is the buyer;
     -- purchase: it is the seller; third_party, authorized: one row for all; -; the list of KSeF in which it was found; never NULL
@@ -433,9 +441,11 @@ SELECT
 FROM invoices i JOIN invoice_roles r ON r.invoice_id = i.id
 GROUP BY 1, 2, 3, 4, 5, i.currency, CASE WHEN r.role = 'seller' AND i.buyer_id IS NULL THEN i.buyer_name END;
 
+-- The plus before role keeps SQLite from going through all invoices of a role.
 CREATE VIEW v_due AS
 -- One row for each invoice that its issuer did not call paid: what is to come in or
 -- to go out. Payments made later are not known here.
+-- A month: due_date BETWEEN '2026-11-01' AND '2026-11-30'
 SELECT
   CASE r.role WHEN 'seller' THEN 'receivable' ELSE 'payable' END AS side, -- receivable: the company is the seller; payable: it is the buyer; -;
     -- the list of KSeF in which it was found; never NULL
@@ -461,10 +471,11 @@ SELECT
     -- FakturaRR/Platnosc/RachunekBankowy1/NrRB, PEF PaymentMeans/PayeeFinancialAccount/ID; NULL: none stated
   i.payment_reference
 FROM invoices i JOIN invoice_roles r ON r.invoice_id = i.id
-WHERE i.payment_status IS NOT 'paid' AND r.role IN ('seller', 'buyer');
+WHERE i.payment_status IS NOT 'paid' AND +r.role IN ('seller', 'buyer');
 
 CREATE VIEW v_files AS
 -- One row for each file of the folder invoices, with what it must be.
+-- A month: stored_at >= '2026-11-01' AND stored_at < '2026-12-01'
 SELECT
   i.ksef_number,
   i.xml_path AS path, -- the file, below the folder invoices; path with slashes; ksefmirror; never NULL
@@ -501,6 +512,7 @@ FROM streams s;
 CREATE VIEW v_differences AS
 -- One row for each difference between KSeF's list and the mirror that reconciling
 -- found.
+-- A month: found_at >= '2026-11-01' AND found_at < '2026-12-01'
 SELECT
   l.ksef_number AS ksef_number, -- KSeF's number of the invoice; -; metadata ksefNumber; never NULL
   l.role AS role, -- the role for which KSeF was asked; -; ksefmirror; never NULL
