@@ -426,12 +426,15 @@ import sqlite3, sys
 c = sqlite3.connect("file:" + sys.argv[1] + "?mode=ro", uri=True)
 print(sqlite3.sqlite_version, file=sys.stderr)
 print(c.execute("select count(*), max(roles), max(gross), max(xml_size) > 0 from v_invoices").fetchone())
-print(c.execute("select count(*), max(net) from v_lines").fetchone())`
+print(c.execute("select count(*), max(net) from v_lines").fetchone())
+for (view,) in c.execute("select name from sqlite_schema where type = 'view'").fetchall():
+    c.execute("select * from " + view).fetchall()
+print(c.execute("select count(*) from invoice_search where invoice_search match 'żaba lodz* OR zaba towar'").fetchone())`
 	command := exec.CommandContext(t.Context(), python, "-c", program, d.path)
 	var version strings.Builder
 	command.Stderr = &version
 	out, err := command.Output()
-	if want := "(3, 'seller', '1230.02', 1)\n(15, '200.00')\n"; err != nil || string(out) != want {
+	if want := "(3, 'seller', '1230.02', 1)\n(15, '200.00')\n(3,)\n"; err != nil || string(out) != want {
 		t.Errorf("%q, want %q, %v: %s", out, want, err, version.String())
 	}
 	t.Logf("read by SQLite %s", strings.TrimSpace(version.String()))
