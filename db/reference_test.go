@@ -101,9 +101,34 @@ func (v *view) text(views map[string]*view, column string) string {
 	return cmp.Or(v.texts[column], inherited, views["v_invoices"].texts[column])
 }
 
-// columnText is what a text says: meaning; unit; source; NULL: …. The meaning may have
-// semicolons too.
-var columnText = regexp.MustCompile(`^(.*); ([^;]*); ([^;]*); ((?:NULL|never NULL).*)$`)
+var (
+	// columnText is what a text says: meaning; unit; source; NULL: …. The meaning may have
+	// semicolons too.
+	columnText = regexp.MustCompile(`^(.*); ([^;]*); ([^;]*); ((?:NULL|never NULL).*)$`)
+	// namedText is another way to say it, behind the name of the column: all that is not
+	// about NULL together.
+	namedText = regexp.MustCompile(`^(.*?)()()(?:; (NULL.*))?$`)
+)
+
+// cells gives the meaning of a column, its unit, its source and what NULL means, or nil
+// where its text does not say them.
+func cells(column, text string) []string {
+	form := columnText
+	if named, is := strings.CutPrefix(text, column+": "); is {
+		form, text = namedText, named
+	}
+	match := form.FindStringSubmatch(text)
+	if match == nil {
+		return nil
+	}
+	cells := match[1:]
+	cells[1] = strings.TrimPrefix(cells[1], "-")
+	cells[3] = strings.TrimSuffix(strings.TrimPrefix(cells[3], "NULL: "), " NULL")
+	for i := range cells {
+		cells[i] = strings.NewReplacer("|", `\|`, "*", `\*`).Replace(cells[i])
+	}
+	return cells
+}
 
 // TestReference compares the reference of the views with the schema. With -update it
 // writes it anew.
@@ -135,13 +160,12 @@ order in time.
 		b.WriteString("\n| column | meaning | unit | source | NULL |\n| --- | --- | --- | --- | --- |\n")
 		for _, column := range v.columns {
 			text := v.text(views, column)
-			parts := columnText.FindStringSubmatch(text)
+			parts := cells(column, text)
 			if parts == nil {
 				t.Errorf("%s.%s: write beside it what it means; its unit, or -; its source; NULL: what that means, or never NULL. It has %q", name, column, text)
 				continue
 			}
-			unit, null := strings.TrimPrefix(parts[2], "-"), strings.TrimPrefix(parts[4], "NULL: ")
-			fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", column, escape(parts[1]), escape(unit), escape(parts[3]), escape(strings.TrimSuffix(null, " NULL")))
+			fmt.Fprintf(&b, "| `%s` | %s |\n", column, strings.Join(parts, " | "))
 		}
 		for column := range v.texts {
 			if !slices.Contains(v.columns, column) {
@@ -159,9 +183,6 @@ order in time.
 		t.Errorf("%s does not say what the schema does: go test ./db -run TestReference -update (%v)", file, err)
 	}
 }
-
-// escape keeps a text in its cell.
-func escape(text string) string { return strings.NewReplacer("|", `\|`, "*", `\*`).Replace(text) }
 
 // The documented condition for a month finds it by an index in each view, and so do
 // those of other questions: nothing grows with what is held beside.
