@@ -208,6 +208,20 @@ func TestCommitKeepsEveryField(t *testing.T) {
 	}
 }
 
+// The NIP of a party follows from its identifier.
+func TestNIPOfParties(t *testing.T) {
+	d := newTest(t)
+	in := testInvoice(0)
+	for i, p := range []parse.Party{{IDType: "InternalId", ID: "5265877635-12345"}, {IDType: "InternalId", ID: "12345"}, {IDType: "VatUe", ID: "5265877635", IDCountry: "DE"}} {
+		p.Kind, p.Position = "third", i+1
+		in.Document.Parties = append(in.Document.Parties, p)
+	}
+	commit(t, d, Batch{Role: "seller", Invoices: []Invoice{in}})
+	if got := value[string](t, d, "SELECT group_concat(party || coalesce(nip, '-'), ' ') FROM (SELECT * FROM parties ORDER BY party, position)"); got != "buyer7123306158 seller5265877635 third5265877635 third- third-" {
+		t.Error(got)
+	}
+}
+
 // The namespace of a form is in the view without being in the row; another is in both.
 func TestNamespaces(t *testing.T) {
 	d := newTest(t)
