@@ -240,8 +240,8 @@ func TestMigrateFromVersion3(t *testing.T) {
 		t.Errorf("%d invoices", n)
 	}
 	checkSearch(t, d)
-	if found := search(t, d, "o"); len(found) != 1 || found[0] != in.KSeFNumber {
-		t.Errorf("by its line it finds %q", found)
+	if found := search(t, d, "a b o"); len(found) != 1 || found[0] != in.KSeFNumber {
+		t.Errorf("by its lines it finds %q", found)
 	}
 	for query, want := range map[string]string{
 		"SELECT group_concat(kind || position || name || before_correction || annex15 || coalesce(exchange_rate, ''), ' ' ORDER BY kind, position) FROM v_lines WHERE invoice_id = 7": "line1A00 line2B10 order1O014.2",
