@@ -95,7 +95,8 @@ func searchQuery(text string) string {
 	}
 }
 
-// maxSearchWords of a text are looked for: more than anyone writes.
+// maxSearchWords of a text are looked for: more than anyone writes. The time that FTS5
+// takes for a query grows with the square of its words.
 const maxSearchWords = 100
 
 // beginsWord tells what is a letter or digit for the tokenizer unicode61, which goes

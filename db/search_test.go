@@ -88,6 +88,9 @@ func TestSearch(t *testing.T) {
 			t.Errorf("%q finds %q, want %q", test.text, got, want)
 		}
 	}
+	if words := strings.Fields(searchQuery(strings.Repeat("fv ", 100_000))); len(words) != maxSearchWords {
+		t.Errorf("%d words are looked for, which would take minutes", len(words))
+	}
 	if numbers, err := d.Search(t.Context(), "fv", 1); err != nil || !slices.Equal(numbers, []string{testNumber(2)}) {
 		t.Errorf("the last one is %q, %v", numbers, err)
 	}
