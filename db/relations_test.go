@@ -249,11 +249,15 @@ func (r *relative) member(n int) Invoice {
 	return in
 }
 
-// orders gives every order of a few things, and some orders of more.
+// orders gives every order of a few things, and some orders of more; in -short fewer.
 func orders(n int, random *rand.Rand) iter.Seq[[]int] {
 	return func(yield func([]int) bool) {
-		if n > 5 {
-			for range 100 {
+		few, some := 5, 100
+		if testing.Short() {
+			few, some = 3, 20
+		}
+		if n > few {
+			for range some {
 				if !yield(random.Perm(n)) {
 					return
 				}
@@ -478,7 +482,10 @@ func TestRelationsOfWhatIsReadAgain(t *testing.T) {
 
 // A correction may name 50,000 invoices, which come before and after it.
 func TestCollectiveCorrection(t *testing.T) {
-	const references, stored = 50_000, 600 // of the originals
+	references, stored := 50_000, 600 // of the originals
+	if testing.Short() {
+		references = 5_000
+	}
 	date := "2026-01-05"
 	correction := (&relative{name: "K", kind: "KOR", number: "K", date: "2026-02-01", gross: -1}).member(0)
 	var originals []Invoice
