@@ -90,7 +90,7 @@ const (
 	// selectLastID comes before the rows of a batch: those after it are the batch's.
 	selectLastID = `SELECT coalesce(max(id), 0) FROM invoices`
 	// resolveReferences finds anew what those references mean that name an invoice
-	// after the given id. The references that such invoices have themselves are
+	// after the given id. The references of those invoices themselves are
 	// resolved as they are inserted: see migration 6.
 	resolveReferences = `WITH added AS (SELECT ksef_number, invoice_number FROM invoices WHERE id > ?)
 	UPDATE invoice_references SET target_id = (

@@ -2,11 +2,11 @@
 -- whichever came first, and never guessed: reference_candidates says what fits, and
 -- target_id is the candidate where there is exactly one.
 --
--- target_id follows from the other columns alone, and every change of them takes it
--- along in its own transaction: the triggers below do where references are inserted,
--- and where an invoice is read again; the commit of new invoices does for those that
--- were waiting for them, all at once (a trigger would cost each invoice more than
--- all else here).
+-- target_id follows from the other columns of this table and of invoices, and is
+-- changed in the transaction that changes them: the triggers below do it where
+-- references are inserted and where an invoice is read again; the commit of new
+-- invoices does it for what names them, all at once, because with a trigger storing
+-- any invoice would take nearly a tenth longer. Invoices are never deleted.
 ALTER TABLE invoice_references ADD COLUMN target_id INTEGER REFERENCES invoices(id) ON DELETE SET NULL; -- NULL: none fits, or several do
 
 -- Ordinary invoices are in none of these.
@@ -64,16 +64,16 @@ CREATE VIEW v_corrections AS
 SELECT
   i.id AS invoice_id, -- invoice_id: of the correction, as v_invoices.id
   i.ksef_number AS ksef_number, -- ksef_number: of the correction
-  i.invoice_number AS invoice_number, -- invoice_number: of the correction
-  i.invoice_type AS invoice_type, -- invoice_type: of the correction, as in v_invoices
-  i.issue_date AS issue_date, -- issue_date: of the correction
+  i.invoice_number AS invoice_number, -- invoice_number: of the correction; NULL: not stated
+  i.invoice_type AS invoice_type, -- invoice_type: of the correction, as in v_invoices; NULL: not stated
+  i.issue_date AS issue_date, -- issue_date: of the correction; NULL: not stated
   i.seller_nip AS seller_nip, -- seller_nip: of the correction; NULL: not stated
   i.seller_name AS seller_name, -- seller_name: of the correction; NULL: not stated
   i.buyer_nip AS buyer_nip, -- buyer_nip: of the correction; NULL: not stated, or the buyer has another identifier
   i.buyer_name AS buyer_name, -- buyer_name: of the correction; NULL: not stated
   i.correction_reason AS correction_reason, -- correction_reason: as stated; NULL: not stated
   i.correction_effect AS correction_effect, -- correction_effect: when it takes effect: 1 as the original, 2 as the correction, 3 otherwise; NULL: not stated
-  i.currency AS currency, -- currency: of the three amounts that follow
+  i.currency AS currency, -- currency: of the three amounts that follow; NULL: not stated
   i.net_minor AS net_minor, -- net_minor: difference in net, in hundredths, for all the invoices that the correction names together; NULL: not stated
   i.vat_minor AS vat_minor, -- vat_minor: difference in VAT, likewise; NULL: not stated
   i.gross_minor AS gross_minor, -- gross_minor: difference in gross, likewise; NULL: not stated
@@ -90,10 +90,10 @@ SELECT
   END AS candidates, -- candidates: how many stored invoices fit; 1: the columns corrected_* are of that one; 0: it is not here, or not yet; more: it may be any of them, and none is chosen
   t.id AS corrected_id, -- corrected_id: of the corrected invoice, as v_invoices.id; NULL, as all that follows: not found
   t.ksef_number AS corrected_ksef_number, -- corrected_ksef_number: of the corrected invoice
-  t.invoice_number AS corrected_invoice_number, -- corrected_invoice_number: of the corrected invoice
-  t.invoice_type AS corrected_invoice_type, -- corrected_invoice_type: of the corrected invoice, which may be a correction itself
-  t.issue_date AS corrected_issue_date, -- corrected_issue_date: of the corrected invoice
-  t.currency AS corrected_currency, -- corrected_currency: of the three amounts that follow
+  t.invoice_number AS corrected_invoice_number, -- corrected_invoice_number: of the corrected invoice; NULL also: not stated
+  t.invoice_type AS corrected_invoice_type, -- corrected_invoice_type: of the corrected invoice, which may be a correction itself; NULL also: it could not be read
+  t.issue_date AS corrected_issue_date, -- corrected_issue_date: of the corrected invoice; NULL also: not stated
+  t.currency AS corrected_currency, -- corrected_currency: of the three amounts that follow; NULL also: not stated
   t.net_minor AS corrected_net_minor, -- corrected_net_minor: net of the corrected invoice, in hundredths; NULL also: not stated
   t.vat_minor AS corrected_vat_minor, -- corrected_vat_minor: VAT of the corrected invoice, likewise; NULL also: not stated
   t.gross_minor AS corrected_gross_minor -- corrected_gross_minor: gross of the corrected invoice, likewise; NULL also: not stated
@@ -127,12 +127,12 @@ SELECT
   gross_minor AS gross_minor, -- gross_minor: gross, likewise; NULL: not stated
   counts AS counts, -- counts: 1: the amounts are of this chain; 0: not of this chain alone, as the correction also names other invoices, or in another currency than the original's
   iif(all_count AND net_stated = step + 1, net_sum, NULL) AS net_after_minor, -- net_after_minor: sum of net_minor from the original up to this row, in hundredths of its currency; NULL: an amount up to here is not stated or does not count
-  iif(all_count AND vat_stated = step + 1, vat_sum, NULL) AS vat_after_minor, -- vat_after_minor: sum of vat_minor, likewise
-  iif(all_count AND gross_stated = step + 1, gross_sum, NULL) AS gross_after_minor, -- gross_after_minor: sum of gross_minor, likewise
+  iif(all_count AND vat_stated = step + 1, vat_sum, NULL) AS vat_after_minor, -- vat_after_minor: sum of vat_minor, likewise; NULL: likewise
+  iif(all_count AND gross_stated = step + 1, gross_sum, NULL) AS gross_after_minor, -- gross_after_minor: sum of gross_minor, likewise; NULL: likewise
   stated_gross_before_minor AS stated_gross_before_minor, -- stated_gross_before_minor: gross before the correction as itself states it (P_15ZK: corrections of advances and settlements; PEF_KOR), in hundredths; NULL: not stated
   stated_net_after_minor AS stated_net_after_minor, -- stated_net_after_minor: net after the correction as itself states it (PEF_KOR), in hundredths; NULL: not stated
-  stated_vat_after_minor AS stated_vat_after_minor, -- stated_vat_after_minor: VAT after it, likewise
-  stated_gross_after_minor AS stated_gross_after_minor -- stated_gross_after_minor: gross after it, likewise
+  stated_vat_after_minor AS stated_vat_after_minor, -- stated_vat_after_minor: VAT after it, likewise; NULL: not stated
+  stated_gross_after_minor AS stated_gross_after_minor -- stated_gross_after_minor: gross after it, likewise; NULL: not stated
 FROM (
   SELECT
     original_id, original_ksef_number, original_invoice_number, original_issue_date, original_seller_nip,
@@ -187,10 +187,10 @@ SELECT
   END AS candidates, -- candidates: how many stored invoices fit; 1: the columns advance_* are of that one; 0: it is not here, or not yet; more: it may be any of them, and none is chosen
   t.id AS advance_id, -- advance_id: of the advance, as v_invoices.id; NULL, as all that follows: not found
   t.ksef_number AS advance_ksef_number, -- advance_ksef_number: of the advance
-  t.invoice_number AS advance_invoice_number, -- advance_invoice_number: of the advance
-  t.invoice_type AS advance_invoice_type, -- advance_invoice_type: of the advance
-  t.issue_date AS advance_issue_date, -- advance_issue_date: of the advance
-  t.currency AS advance_currency, -- advance_currency: of the two amounts that follow
+  t.invoice_number AS advance_invoice_number, -- advance_invoice_number: of the advance; NULL also: not stated
+  t.invoice_type AS advance_invoice_type, -- advance_invoice_type: of the advance, as in v_invoices; NULL also: it could not be read
+  t.issue_date AS advance_issue_date, -- advance_issue_date: of the advance; NULL also: not stated
+  t.currency AS advance_currency, -- advance_currency: of the two amounts that follow; NULL also: not stated
   t.gross_minor AS advance_gross_minor, -- advance_gross_minor: what the advance says was paid, in hundredths, before any correction of it; NULL also: not stated
   t.order_value_minor AS advance_order_value_minor -- advance_order_value_minor: gross value of the order as the advance states it (WartoscZamowienia), in hundredths; NULL also: not stated
 FROM invoice_references r JOIN invoices i ON i.id = r.invoice_id LEFT JOIN invoices t ON t.id = r.target_id
