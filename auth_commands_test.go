@@ -48,6 +48,7 @@ func (p *place) read(name string) string {
 
 // From nothing to a mirror on TEST, by the README's shortest way.
 func TestFromNothingWithSelfSignedCertificate(t *testing.T) {
+	t.Parallel()
 	p := newSimulator(t, ksefsim.Options{}, nil)
 	p.generate(6)
 	p.want(0, []string{"wrote config.toml", "auth self-signed"}, "config", "init", "--name", "acme", "--environment", "test", "--context", "nip:"+company.Value, "--api-url", p.url, "--method", "certificate")
@@ -75,6 +76,7 @@ func TestFromNothingWithSelfSignedCertificate(t *testing.T) {
 
 // A company's permissions and sessions, as auth test and auth logout show them.
 func TestAuthTestAndLogout(t *testing.T) {
+	t.Parallel()
 	p := newSimulator(t, ksefsim.Options{}, nil)
 	const pesel = "90010112345"
 	owner := ksefsim.Subject{Type: "Pesel", Value: pesel}
@@ -123,6 +125,8 @@ var serialNumber = regexp.MustCompile(`The certificate ([0-9A-F]{16}) of`)
 // A qualified seal applies for a KSeF certificate, which logs in, is renewed beside a
 // daemon without a restart, and the old one is revoked.
 func TestEnrollRenewAndRevoke(t *testing.T) {
+	waitsForLimits(t)
+	t.Parallel()
 	p := newSimulator(t, ksefsim.Options{}, nil)
 	p.generate(3)
 	p.putPair("seal", seal(t, company.Value))
@@ -169,6 +173,8 @@ func TestEnrollRenewAndRevoke(t *testing.T) {
 // Whatever interrupts an application, the next command goes on with it, and KSeF's
 // count of applications says that there was one.
 func TestEnrollGoesOnAfterAnInterruption(t *testing.T) {
+	waitsForLimits(t)
+	t.Parallel()
 	const one = "299 of 300 applications are left"
 	enroll := []string{"auth", "enroll", "--certificate", "secrets/seal.crt", "--private-key", "secrets/seal.key"}
 	for _, test := range []struct {
@@ -184,6 +190,7 @@ func TestEnrollGoesOnAfterAnInterruption(t *testing.T) {
 		{"it cannot log in yet", ksefsim.Fault{Path: "/auth/challenge", Skip: 1, Times: 1, Do: ksefsim.ServerError("", 0).Do}, []string{"acme.crt.new", "acme.key.new"}, "valid until"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			p := newSimulator(t, ksefsim.Options{}, nil)
 			p.putPair("seal", seal(t, company.Value))
 			p.put("config.toml", []byte(p.table("acme", company.Value, byCertificate("acme"))))
@@ -213,6 +220,7 @@ func TestEnrollGoesOnAfterAnInterruption(t *testing.T) {
 // A renewal that stops between its two files leaves a pair that does not belong
 // together; the same command ends it, without KSeF.
 func TestRenewEndsWhatStoppedBetweenTheFiles(t *testing.T) {
+	t.Parallel()
 	p := newSimulator(t, ksefsim.Options{}, nil)
 	p.putPair("seal", seal(t, company.Value))
 	p.put("config.toml", []byte(p.table("acme", company.Value, byCertificate("acme"))))
@@ -232,6 +240,7 @@ func TestRenewEndsWhatStoppedBetweenTheFiles(t *testing.T) {
 // No more certificates are asked for than KSeF gives, and the commands draw on the
 // mirror's budget.
 func TestEnrollKeepsToTheLimits(t *testing.T) {
+	t.Parallel()
 	p := newSimulator(t, ksefsim.Options{Limits: ksef.DefaultLimits()}, nil)
 	p.putPair("seal", seal(t, company.Value))
 	p.put("config.toml", []byte(p.table("acme", company.Value, byCertificate("acme"))))
