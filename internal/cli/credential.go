@@ -118,7 +118,7 @@ func (c *command) printLogin(m config.Mirror, now time.Time) error {
 	}
 	certificate := loaded.Certificate()
 	say("logs in with the certificate %X of %q, issued by %q, for %s, valid from %s to %s", certificate.SerialNumber,
-		certificate.Subject.CommonName, certificate.Issuer.CommonName, credential.DescribeKey(certificate.PublicKey),
+		certificate.Subject.CommonName, certificate.Issuer.CommonName, credential.DescribeKey(loaded.Key().Public()),
 		certificate.NotBefore.UTC().Format("2006-01-02 15:04 UTC"), certificate.NotAfter.UTC().Format("2006-01-02 15:04 UTC"))
 	for _, identity := range credential.Identities(certificate) {
 		say("KSeF takes it for %s", identity)
