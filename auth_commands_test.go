@@ -182,12 +182,14 @@ func TestEnrollGoesOnAfterAnInterruption(t *testing.T) {
 		fault ksefsim.Fault
 		left  []string // files, besides those of the seal
 		says  string   // the second time
+		torn  bool     // the crash also cut the certificate short
 	}{
-		{"before it was sent", ksefsim.ServerError("/certificates/enrollments/data", 1), []string{"acme.key.new"}, "Applied for"},
-		{"the answer was lost", ksefsim.LoseAnswer("/certificates/enrollments", 1), []string{"acme.key.new"}, "which may have been applied for"},
-		{"not issued yet", ksefsim.ServerError("/certificates/enrollments/*-*", 1), []string{"acme.key.new"}, "Going on with the application"},
-		{"not fetched", ksefsim.ServerError("/certificates/retrieve", 1), []string{"acme.key.new"}, "Going on with the application"},
-		{"it cannot log in yet", ksefsim.Fault{Path: "/auth/challenge", Skip: 1, Times: 1, Do: ksefsim.ServerError("", 0).Do}, []string{"acme.crt.new", "acme.key.new"}, "valid until"},
+		{"before it was sent", ksefsim.ServerError("/certificates/enrollments/data", 1), []string{"acme.key.new"}, "Applied for", false},
+		{"the answer was lost", ksefsim.LoseAnswer("/certificates/enrollments", 1), []string{"acme.key.new"}, "which may have been applied for", false},
+		{"not issued yet", ksefsim.ServerError("/certificates/enrollments/*-*", 1), []string{"acme.key.new"}, "Going on with the application", false},
+		{"not fetched", ksefsim.ServerError("/certificates/retrieve", 1), []string{"acme.key.new"}, "Going on with the application", false},
+		{"it cannot log in yet", ksefsim.Fault{Path: "/auth/challenge", Skip: 1, Times: 1, Do: ksefsim.ServerError("", 0).Do}, []string{"acme.crt.new", "acme.key.new"}, "valid until", false},
+		{"the certificate was cut short", ksefsim.Fault{Path: "/auth/challenge", Skip: 1, Times: 1, Do: ksefsim.ServerError("", 0).Do}, []string{"acme.crt.new", "acme.key.new"}, "Going on with the application", true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -206,6 +208,9 @@ func TestEnrollGoesOnAfterAnInterruption(t *testing.T) {
 			p.sim.ClearFaults()
 			p.wantFiles(append(test.left, "seal.crt", "seal.key")...)
 			pending := p.read("secrets/acme.key.new")
+			if test.torn {
+				p.put("secrets/acme.crt.new", []byte(p.read("secrets/acme.crt.new")[:200]))
+			}
 			p.want(0, []string{test.says, "The configuration names them already"}, enroll...)
 			p.wantFiles("acme.crt", "acme.key", "seal.crt", "seal.key")
 			if key := p.read("secrets/acme.key"); !strings.HasPrefix(key, pending[:200]) {
@@ -226,7 +231,17 @@ func TestRenewEndsWhatStoppedBetweenTheFiles(t *testing.T) {
 	p.put("config.toml", []byte(p.table("acme", company.Value, byCertificate("acme"))))
 	p.want(0, nil, "auth", "enroll", "--certificate", "secrets/seal.crt", "--private-key", "secrets/seal.key")
 	oldCertificate := p.read("secrets/acme.crt")
+	certificate := filepath.Join(p.dir, "secrets", "acme.crt")
+	if err := os.Chmod(certificate, 0o644); err != nil { // as for a service that reads it under another user
+		t.Fatal(err)
+	}
 	p.want(0, nil, "auth", "renew")
+	if info, err := os.Stat(certificate); err != nil || runtime.GOOS != "windows" && info.Mode().Perm() != 0o644 {
+		t.Errorf("the new certificate has the mode %v, %v; want that of the old", info.Mode(), err)
+	}
+	if err := os.Chmod(certificate, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.Rename(filepath.Join(p.dir, "secrets/acme.crt"), filepath.Join(p.dir, "secrets/acme.crt.new")); err != nil {
 		t.Fatal(err)
 	}
@@ -235,6 +250,59 @@ func TestRenewEndsWhatStoppedBetweenTheFiles(t *testing.T) {
 	p.want(0, []string{"valid until"}, "auth", "renew")
 	p.wantFiles("acme.crt", "acme.crt.old-1", "acme.key", "acme.key.old-1", "seal.crt", "seal.key")
 	p.want(0, []string{"298 of 300 applications are left"}, "auth", "list")
+}
+
+// What systemd hands to a service is got, tried and exchanged by root, in the folder
+// from which it is handed over.
+func TestCertificateOfAService(t *testing.T) {
+	t.Parallel()
+	p := newSimulator(t, ksefsim.Options{}, nil)
+	p.putPair("seal", seal(t, company.Value))
+	p.put("config.toml", []byte(p.table("acme", company.Value, "method = \"certificate\"\ncertificate = \"cred:acme.crt\"\nprivate_key = \"cred:acme.key\"\n")))
+	out := p.want(0, []string{"names them already. systemd hands them", "service restart"}, "auth", "enroll", "--certificate", "secrets/seal.crt", "--private-key", "secrets/seal.key")
+	p.wantFiles("acme.crt", "acme.key", "seal.crt", "seal.key")
+	p.want(0, []string{"logged in"}, "auth", "test")
+	p.want(2, []string{"logs in with this certificate"}, "auth", "revoke", serialNumber.FindStringSubmatch(out)[1])
+	p.want(0, []string{"nothing to do"}, "auth", "renew", "--within", "30d")
+	p.want(1, []string{"only in a systemd service"}, "sync")
+
+	// The service itself has been given it.
+	handed := filepath.Join(p.dir, "handed over")
+	if err := os.Rename(filepath.Join(p.dir, "secrets"), handed); err != nil {
+		t.Fatal(err)
+	}
+	cmd := p.command("sync")
+	cmd.Env = append(cmd.Env, "CREDENTIALS_DIRECTORY="+handed)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if err := os.Rename(handed, filepath.Join(p.dir, "secrets")); err != nil {
+		t.Fatal(err)
+	}
+
+	// One that is encrypted is the service's alone.
+	key := filepath.Join(p.dir, "secrets", "acme.key")
+	if err := os.Rename(key, key+".cred"); err != nil {
+		t.Fatal(err)
+	}
+	for _, command := range []string{"test", "renew", "enroll"} {
+		p.want(2, []string{"cred:acme.key is encrypted by systemd-creds", "systemd-creds decrypt --name=acme.key " + key + ".cred " + key}, "auth", command)
+	}
+}
+
+// What is not two files is not exchanged: daily, each time would make a certificate.
+func TestRenewRefusesWhatItCannotExchange(t *testing.T) {
+	t.Parallel()
+	p := newSimulator(t, ksefsim.Options{}, nil)
+	both := seal(t, company.Value)
+	p.put("secrets/both.pem", append(both.certificatePEM(), both.keyPEM(t)...))
+	p.put("config.toml", []byte(p.table("acme", company.Value, "method = \"certificate\"\ncertificate = \"file:secrets/both.pem\"\nprivate_key = \"file:secrets/both.pem\"\n")))
+	p.want(2, []string{"a file each", "auth enroll"}, "auth", "renew")
+	if n := p.sim.Stats().Requests; n != 0 {
+		t.Errorf("%d requests", n)
+	}
+	p.want(0, []string{"private_key = ", "acme.key", "restart the daemon"}, "auth", "enroll")
+	p.wantFiles("acme.crt", "acme.key", "both.pem")
 }
 
 // No more certificates are asked for than KSeF gives, and the commands draw on the
