@@ -2,6 +2,7 @@ package main
 
 import (
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -186,8 +187,6 @@ func TestEnrollGoesOnAfterAnInterruption(t *testing.T) {
 	}{
 		{"before it was sent", ksefsim.ServerError("/certificates/enrollments/data", 1), []string{"acme.key.new"}, "Applied for", false},
 		{"the answer was lost", ksefsim.LoseAnswer("/certificates/enrollments", 1), []string{"acme.key.new"}, "which may have been applied for", false},
-		{"not issued yet", ksefsim.ServerError("/certificates/enrollments/*-*", 1), []string{"acme.key.new"}, "Going on with the application", false},
-		{"not fetched", ksefsim.ServerError("/certificates/retrieve", 1), []string{"acme.key.new"}, "Going on with the application", false},
 		{"it cannot log in yet", ksefsim.Fault{Path: "/auth/challenge", Skip: 1, Times: 1, Do: ksefsim.ServerError("", 0).Do}, []string{"acme.crt.new", "acme.key.new"}, "valid until", false},
 		{"the certificate was cut short", ksefsim.Fault{Path: "/auth/challenge", Skip: 1, Times: 1, Do: ksefsim.ServerError("", 0).Do}, []string{"acme.crt.new", "acme.key.new"}, "Going on with the application", true},
 	} {
@@ -218,6 +217,49 @@ func TestEnrollGoesOnAfterAnInterruption(t *testing.T) {
 			}
 			p.want(0, []string{one}, "auth", "list")
 			p.want(0, []string{"logged in"}, "auth", "test")
+		})
+	}
+}
+
+// The same when the process is killed, at any of its requests, before KSeF has worked
+// on it or after.
+func TestEnrollGoesOnAfterAKill(t *testing.T) {
+	waitsForLimits(t)
+	t.Parallel()
+	enroll := []string{"auth", "enroll", "--certificate", "secrets/seal.crt", "--private-key", "secrets/seal.key"}
+	for _, test := range []struct {
+		path string
+		done bool   // KSeF has worked on it
+		says string // the second time
+	}{
+		{"/certificates/limits", false, "Applied for"},
+		{"/certificates/enrollments/data", true, "Applied for"},
+		{"/certificates/enrollments", true, "which may have been applied for"},
+		{"/certificates/enrollments/*-*", true, "Going on with the application"},
+		{"/certificates/retrieve", true, "Going on with the application"},
+		{"/auth/sessions/current", false, "valid until"},
+	} {
+		t.Run(strings.ReplaceAll(strings.Trim(test.path, "/"), "/", " "), func(t *testing.T) {
+			t.Parallel()
+			p := newSimulator(t, ksefsim.Options{}, nil)
+			p.putPair("seal", seal(t, company.Value))
+			p.put("config.toml", []byte(p.table("acme", company.Value, byCertificate("acme"))))
+			process := p.command(enroll...)
+			p.sim.Fault(ksefsim.Fault{Path: test.path, Times: 1, Do: func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+				if test.done {
+					next.ServeHTTP(httptest.NewRecorder(), r)
+				}
+				if err := process.Process.Kill(); err != nil {
+					t.Error(err)
+				}
+				panic(http.ErrAbortHandler)
+			}})
+			if out, err := process.CombinedOutput(); err == nil || process.ProcessState.ExitCode() != -1 {
+				t.Fatalf("it was not killed: %v\n%s", err, out)
+			}
+			p.want(0, []string{test.says, "The configuration names them already"}, enroll...)
+			p.wantFiles("acme.crt", "acme.key", "seal.crt", "seal.key")
+			p.want(0, []string{"299 of 300 applications are left"}, "auth", "list")
 		})
 	}
 }
