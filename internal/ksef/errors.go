@@ -141,7 +141,8 @@ func (e *Error) Retryable() bool {
 }
 
 // LoginError says why there is no session. A Terminal one needs a person: the
-// client sends no further logins until its certificate or token has changed.
+// client sends no further login for a day, or until its certificate or token has
+// changed.
 type LoginError struct {
 	Status    int // of the login (open-api, AuthenticationOperationStatusResponse); 0: KSeF gave none
 	Terminal  bool
