@@ -322,14 +322,17 @@ func TestCertificateOfAService(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// One that is encrypted is the service's alone.
+	// One that is encrypted is the service's alone; decrypted beside it will do.
 	key := filepath.Join(p.dir, "secrets", "acme.key")
 	if err := os.Rename(key, key+".cred"); err != nil {
 		t.Fatal(err)
 	}
-	for _, command := range []string{"test", "renew", "enroll"} {
-		p.want(2, []string{"cred:acme.key is encrypted by systemd-creds", "systemd-creds decrypt --name=acme.key " + key + ".cred " + key}, "auth", command)
+	for _, command := range []string{"test", "enroll"} {
+		p.want(1, []string{"read cred:acme.key: this process cannot see it", "unless systemd-creds has encrypted it"}, "auth", command)
 	}
+	p.want(2, []string{"a file each"}, "auth", "renew")
+	p.put("secrets/acme.key", []byte(p.read("secrets/acme.key.cred")))
+	p.want(0, []string{"hands over " + key + ".cred: encrypt " + key + " into it (systemd-creds encrypt --name=acme.key), and remove " + key}, "auth", "renew")
 }
 
 // What is not two files is not exchanged: daily, each time would make a certificate.

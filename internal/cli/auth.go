@@ -51,9 +51,6 @@ func (c *command) one(names []string, load func(string, func(string) error) (*co
 	for _, m := range loaded.Mirrors {
 		if len(names) == 1 && m.Name == names[0] || len(names) == 0 && len(loaded.Mirrors) == 1 {
 			m.Auth, err = atHand(m.Auth, loaded)
-			if err != nil {
-				err = usageError(fmt.Errorf("%s: %w", m.Name, err))
-			}
 			return loaded, m, err
 		}
 		known = append(known, m.Name)
@@ -76,7 +73,7 @@ func secretsFolder(loaded *config.Config) (string, error) {
 
 // atHand names the files behind what systemd hands to the service alone: root, who
 // can read them, can try and exchange what the service logs in with. The service
-// itself has been given it.
+// itself has been given it, and only it can open what systemd-creds has encrypted.
 func atHand(auth config.Auth, loaded *config.Config) (config.Auth, error) {
 	if os.Getenv("CREDENTIALS_DIRECTORY") != "" {
 		return auth, nil
@@ -86,15 +83,10 @@ func atHand(auth config.Auth, loaded *config.Config) (config.Auth, error) {
 		return auth, err
 	}
 	for _, reference := range []*config.Reference{&auth.Token, &auth.Certificate, &auth.PrivateKey, &auth.PKCS12, &auth.Passphrase} {
-		if reference.Scheme != "cred" {
-			continue
-		}
 		path := filepath.Join(folder, reference.Name)
-		info, err := os.Stat(path + ".cred")
-		if _, plainErr := os.Stat(path); err == nil && info.Mode().IsRegular() && errors.Is(plainErr, fs.ErrNotExist) {
-			return auth, fmt.Errorf("%s is encrypted by systemd-creds, and only the service is given what is in it: decrypt it beside for this command (systemd-creds decrypt --name=%s %[3]s.cred %[3]s), and encrypt it again afterwards", reference, reference.Name, path)
+		if reference.Scheme == "cred" && (exists(path) || !exists(path+encryptedSuffix)) {
+			*reference = config.Reference{Scheme: "file", Name: path}
 		}
-		*reference = config.Reference{Scheme: "file", Name: path}
 	}
 	return auth, nil
 }

@@ -131,8 +131,8 @@ func (c *command) printLogin(m config.Mirror, now time.Time) error {
 
 // reminder gives a function that logs what is due about a mirror's login, each
 // notice once, and daily that the mirror has lost what it logs in with: the session
-// would hide that for as long as KSeF refreshes it, which is up to seven days. That sessions
-// end by themselves needs no notice, for the next login is nobody's work.
+// would hide that for as long as KSeF refreshes it, which is up to seven days. That
+// sessions end by themselves needs no notice, for the next login is nobody's work.
 func reminder(m config.Mirror, log *slog.Logger) func(now time.Time) {
 	var logged *time.Time // when the notice that was logged last became due
 	started, lost := false, time.Time{}

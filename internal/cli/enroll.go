@@ -45,6 +45,10 @@ type keyFiles struct{ key, certificate string }
 // goes on from there.
 const pendingSuffix = ".new"
 
+// encryptedSuffix is of what systemd-creds has encrypted, which systemd prefers to
+// hand to the service (package service).
+const encryptedSuffix = ".cred"
+
 // configured gives the files that the configuration names; ok is false when it does
 // not name two files.
 func configured(m config.Mirror) (files keyFiles, ok bool) {
@@ -74,7 +78,7 @@ func newFiles(loaded *config.Config, m config.Mirror) (keyFiles, error) {
 		}
 	}
 	for _, files := range places {
-		if !exists(files.key) && !exists(files.certificate) {
+		if !exists(files.key) && !exists(files.certificate) && !exists(files.key+encryptedSuffix) && !exists(files.certificate+encryptedSuffix) {
 			return files, nil
 		}
 	}
@@ -106,6 +110,11 @@ func (c *command) sayWhatToSet(loaded *config.Config, m config.Mirror, files key
 		c.say("The configuration names them already. systemd hands them to the service when it starts: ksefmirror service restart")
 	default:
 		c.say("The configuration names them already.")
+	}
+	for _, path := range []string{files.key, files.certificate} {
+		if exists(path + encryptedSuffix) {
+			c.say("But systemd hands over %s%s: encrypt %[1]s into it (systemd-creds encrypt --name=%[3]s), and remove %[1]s.", path, encryptedSuffix, filepath.Base(path))
+		}
 	}
 }
 

@@ -226,7 +226,8 @@ func parseKey(file []byte, passphrase string) (crypto.Signer, error) {
 	return parsePlainKey(keys[0].der)
 }
 
-// parsePlainKey reads PKCS#8, also of an RSASSA-PSS key, PKCS#1 or SEC 1. The error quotes nothing.
+// parsePlainKey reads PKCS#8, also of an RSASSA-PSS key, PKCS#1 or SEC 1. The error
+// quotes nothing.
 func parsePlainKey(der []byte) (crypto.Signer, error) {
 	key, err := x509.ParsePKCS8PrivateKey(der)
 	if err != nil {
