@@ -126,7 +126,7 @@ var serialNumber = regexp.MustCompile(`The certificate ([0-9A-F]{16}) of`)
 // A qualified seal applies for a KSeF certificate, which logs in, is renewed beside a
 // daemon without a restart, and the old one is revoked.
 func TestEnrollRenewAndRevoke(t *testing.T) {
-	waitsForLimits(t)
+	long(t)
 	t.Parallel()
 	p := newSimulator(t, ksefsim.Options{}, nil)
 	p.generate(3)
@@ -174,7 +174,7 @@ func TestEnrollRenewAndRevoke(t *testing.T) {
 // Whatever interrupts an application, the next command goes on with it, and KSeF's
 // count of applications says that there was one.
 func TestEnrollGoesOnAfterAnInterruption(t *testing.T) {
-	waitsForLimits(t)
+	long(t)
 	t.Parallel()
 	const one = "299 of 300 applications are left"
 	enroll := []string{"auth", "enroll", "--certificate", "secrets/seal.crt", "--private-key", "secrets/seal.key"}
@@ -224,7 +224,7 @@ func TestEnrollGoesOnAfterAnInterruption(t *testing.T) {
 // The same when the process is killed, at any of its requests, before KSeF has worked
 // on it or after.
 func TestEnrollGoesOnAfterAKill(t *testing.T) {
-	waitsForLimits(t)
+	long(t)
 	t.Parallel()
 	enroll := []string{"auth", "enroll", "--certificate", "secrets/seal.crt", "--private-key", "secrets/seal.key"}
 	for _, test := range []struct {
@@ -297,6 +297,7 @@ func TestRenewEndsWhatStoppedBetweenTheFiles(t *testing.T) {
 // What systemd hands to a service is got, tried and exchanged by root, in the folder
 // from which it is handed over.
 func TestCertificateOfAService(t *testing.T) {
+	long(t)
 	t.Parallel()
 	p := newSimulator(t, ksefsim.Options{}, nil)
 	p.putPair("seal", seal(t, company.Value))
@@ -353,6 +354,7 @@ func TestRenewRefusesWhatItCannotExchange(t *testing.T) {
 // No more certificates are asked for than KSeF gives, and the commands draw on the
 // mirror's budget.
 func TestEnrollKeepsToTheLimits(t *testing.T) {
+	long(t)
 	t.Parallel()
 	p := newSimulator(t, ksefsim.Options{Limits: ksef.DefaultLimits()}, nil)
 	p.putPair("seal", seal(t, company.Value))

@@ -455,6 +455,7 @@ func TestCanary(t *testing.T) {
 
 // Errors that repeat what was sent.
 func TestCanaryInErrors(t *testing.T) {
+	long(t)
 	t.Parallel()
 	for name, fault := range map[string]ksefsim.Fault{
 		"all bad request": echo("", http.StatusBadRequest, "application/problem+json"), "all forbidden": echo("", http.StatusForbidden, "application/problem+json"),
@@ -497,6 +498,7 @@ func TestCanaryInErrors(t *testing.T) {
 
 // A certificate in every form, and every mistake with it.
 func TestCanaryInCredentials(t *testing.T) {
+	long(t)
 	t.Parallel()
 	const passphrase = "canary in the passphrase, żółta"
 	p, c := newCanaryPlace(t, nil)
@@ -557,7 +559,7 @@ func TestCanaryInCredentials(t *testing.T) {
 
 // The commands that make keys, and those that ask KSeF about them.
 func TestCanaryInCommands(t *testing.T) {
-	waitsForLimits(t)
+	long(t)
 	t.Parallel()
 	p, c := newCanaryPlace(t, nil)
 	ecPair := seal(t, company.Value)

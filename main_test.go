@@ -73,12 +73,13 @@ func newPlaceWith(t *testing.T, limits ksef.Limits) *place {
 	return p
 }
 
-// waitsForLimits skips a test that spends most of half a minute waiting for KSeF's
-// limits on commands.
-func waitsForLimits(t *testing.T) {
+// long leaves a test out of the short run, with the race detector, under which every
+// process starts slowly: one of many processes or invoices, or one that spends most of
+// half a minute waiting for KSeF's limits.
+func long(t *testing.T) {
 	t.Helper()
 	if testing.Short() {
-		t.Skip("it waits long for KSeF's limits")
+		t.Skip("it takes long")
 	}
 }
 
@@ -472,6 +473,7 @@ func TestRemoteBesideDaemon(t *testing.T) {
 }
 
 func TestDemo(t *testing.T) {
+	long(t)
 	t.Parallel()
 	p := &place{t: t, dir: t.TempDir()}
 	p.want(0, []string{"Mirrored 1000 invoices", "1000 in 4 packages", "Mirrored those too: 20 one by one", "1020 files in all", "v_invoices"}, "demo", "--dir", "demo")
