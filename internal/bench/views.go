@@ -26,7 +26,7 @@ type monthly struct {
 	Sums, All time.Duration // for the number of rows with the sums of all amounts, and to read every column of them
 }
 
-// askViews asks each view for a month, by the condition that its definition gives, as
+// askViews asks each view that has months for one, by the condition that its definition gives, as
 // another program would.
 func askViews(ctx context.Context, j monthJob) (all []monthly, err error) {
 	pool, err := sql.Open("sqlite", "file://"+j.Path+"?mode=ro")
@@ -47,11 +47,12 @@ func askViews(ctx context.Context, j monthJob) (all []monthly, err error) {
 		if err := rows.Scan(&view, &definition, &sums); err != nil {
 			return nil, err
 		}
-		from := " FROM " + view
-		if _, after, found := strings.Cut(definition, "-- A month: "); found {
-			condition, _, _ := strings.Cut(after, "\n")
-			from += " WHERE " + strings.NewReplacer("2026-11", j.Month.Format("2006-01"), "2026-12", j.Month.AddDate(0, 1, 0).Format("2006-01")).Replace(condition)
+		_, after, found := strings.Cut(definition, "-- A month: ")
+		if !found {
+			continue
 		}
+		condition, _, _ := strings.Cut(after, "\n")
+		from := " FROM " + view + " WHERE " + strings.NewReplacer("2026-11", j.Month.Format("2006-01"), "2026-12", j.Month.AddDate(0, 1, 0).Format("2006-01")).Replace(condition)
 		all = append(all, monthly{View: view})
 		questions[view] = [2]string{"SELECT " + sums + from, "SELECT *" + from}
 	}
