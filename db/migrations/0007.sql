@@ -56,11 +56,13 @@ CREATE INDEX invoices_tax_month ON invoices(substr(coalesce(tax_date, issue_date
 CREATE INDEX invoices_issue_month ON invoices(substr(issue_date, 1, 7));
 CREATE INDEX invoices_received_month ON invoices(substr(received_date, 1, 7));
 
--- What one buyer got, whatever its identifier; what one seller issued is found by
--- invoices_number.
+-- What one buyer got, whatever its identifier, and what one seller issued: a number has
+-- few dates.
 DROP INDEX invoices_seller;
 DROP INDEX invoices_buyer;
+DROP INDEX invoices_number;
 CREATE INDEX invoices_buyer ON invoices(buyer_id);
+CREATE INDEX invoices_number ON invoices(seller_nip, invoice_number);
 
 -- Without a word about payment an invoice may be due as well.
 DROP INDEX invoices_due;
