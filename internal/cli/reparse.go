@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"ksefmirror/internal/config"
 	ksefsync "ksefmirror/sync"
 )
 
@@ -25,7 +26,7 @@ An invoice that this version cannot read although an older one could keeps what 
 one had read; it is named here and in parse_error. Exits 3 when the copy of an invoice
 in the database is damaged.`,
 		RunE: func(cmd *cobra.Command, names []string) error {
-			loaded, mirrors, err := c.pick(names)
+			loaded, mirrors, err := c.pickBy(config.LoadWithoutSecrets, names)
 			if err != nil {
 				return err
 			}
