@@ -78,7 +78,6 @@ Of an invoice that could not be read, what KSeF's list states is shown.`,
 	flags.BoolVar(&f.json, "json", false, "print JSON: an array, with amounts as exact decimals in strings")
 	flags.BoolVar(&f.csv, "csv", false, "print CSV for a Polish Excel: semicolons, decimal commas")
 	flags.StringVar(&f.xlsx, "xlsx", "", "write an Excel workbook to this new `file` instead")
-	cmd.MarkFlagsMutuallyExclusive("json", "csv", "xlsx")
 	return cmd
 }
 
@@ -128,6 +127,9 @@ func (f *listFlags) filter() (db.InvoiceFilter, error) {
 	}
 	if filter.GrossTo, err = parseAmount("amount-to", f.amountTo); err != nil {
 		return filter, err
+	}
+	if f.json && f.csv || (f.json || f.csv) && f.xlsx != "" {
+		return filter, errors.New("--json, --csv and --xlsx exclude each other")
 	}
 	if f.limit < 0 {
 		return filter, fmt.Errorf("--limit %d: want a number of invoices, or 0 for all", f.limit)

@@ -27,8 +27,8 @@ func (c *command) show() *cobra.Command {
 that it names, and where its file is. It reads the mirror, also while the daemon runs,
 and asks nothing of KSeF. --json gives everything that was read of it, with amounts as
 exact decimals in strings; --xml its bytes as KSeF served them.`,
-		Example: `  ksefmirror show 5265877635-20261105-0100001AF629-AF
-  ksefmirror show acme 5265877635-20261105-0100001AF629-AF --xml > invoice.xml`,
+		Example: `  ksefmirror show 5265877635-20261105-0100001AF629-88
+  ksefmirror show acme 5265877635-20261105-0100001AF629-88 --xml > invoice.xml`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) < 1 || len(args) > 2 {
 				return usageError(errors.New("want the KSeF number of one invoice, and before it perhaps the name of a mirror"))
@@ -39,6 +39,9 @@ exact decimals in strings; --xml its bytes as KSeF served them.`,
 			number, err := ksef.ParseNumber(args[len(args)-1])
 			if err != nil {
 				return usageError(err)
+			}
+			if asJSON && asXML {
+				return usageError(errors.New("--json and --xml exclude each other"))
 			}
 			return c.reading(cmd.Context(), args[:len(args)-1], func(ctx context.Context, m config.Mirror, d *db.DB) error {
 				if asXML {
@@ -65,7 +68,6 @@ exact decimals in strings; --xml its bytes as KSeF served them.`,
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.Flags().BoolVar(&asXML, "xml", false, "print the XML, byte for byte as KSeF served it")
-	cmd.MarkFlagsMutuallyExclusive("json", "xml")
 	return cmd
 }
 
