@@ -179,7 +179,13 @@ var detailLists = [...]struct{ name, query string }{
 	{"parties", `SELECT * FROM parties WHERE invoice_id = ? ORDER BY id`},
 	{"lines", `SELECT * FROM invoice_lines WHERE invoice_id = ? ORDER BY kind, position`},
 	{"vat_summary", `SELECT * FROM vat_summary WHERE invoice_id = ?`},
-	{"references", `SELECT * FROM invoice_references WHERE invoice_id = ? ORDER BY relation, position`},
+	{"references", `SELECT r.relation, r.position, r.ksef_number, r.number, r.issue_date, r.outside_ksef, t.ksef_number AS found_ksef_number
+		FROM invoice_references r LEFT JOIN invoices t ON t.id = r.target_id WHERE r.invoice_id = ? ORDER BY r.relation, r.position`},
+	{"referred_by", `SELECT r.relation, i.ksef_number, i.invoice_number, i.issue_date, i.gross_minor, i.currency
+		FROM invoice_references r JOIN invoices i ON i.id = r.invoice_id WHERE r.target_id = ? ORDER BY r.relation, i.issue_date, i.id`},
+	{"chain", `SELECT step, ksef_number, invoice_number, issue_date, currency, net_minor, vat_minor, gross_minor, counts, net_after_minor, vat_after_minor, gross_after_minor
+		FROM v_chain WHERE original_id = ? ORDER BY step`},
+	{"settlement", `SELECT advances, advances_found, order_value_minor, advances_gross_minor, left_minor, computed_left_minor FROM v_settlements WHERE invoice_id = ?`},
 	{"correction_states", `SELECT * FROM correction_states WHERE invoice_id = ? ORDER BY state DESC, bucket`},
 	{"payments", `SELECT * FROM payments WHERE invoice_id = ? ORDER BY kind, position`},
 	{"due_dates", `SELECT * FROM due_dates WHERE invoice_id = ? ORDER BY position`},

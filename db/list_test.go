@@ -112,7 +112,9 @@ func TestRegister(t *testing.T) {
 			in.Document.Currency, in.Document.VATPLN = "EUR", minor(99)
 			in.Document.Lines[1].GTU, in.Document.Lines[2].GTU, in.Document.Lines[3].GTU = "GTU_12", "GTU_06", "GTU_12"
 		}),
-		registered(8, func(in *Invoice) { in.ParseStatus, in.Document, in.IssueDate, in.ReceivedDate = "error", nil, "2026-10-20", "2026-10-21" }),
+		registered(8, func(in *Invoice) {
+			in.ParseStatus, in.Document, in.IssueDate, in.ReceivedDate = "error", nil, "2026-10-20", "2026-10-21"
+		}),
 	}})
 	commit(t, d, Batch{Role: "buyer", Seen: []string{testNumber(1)}})
 

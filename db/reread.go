@@ -149,7 +149,8 @@ const (
 )
 
 // Reread replaces in one transaction what was read of stored invoices. What KSeF
-// states of them, their roles, paths and documents stay as they are. Of an invoice
+// states of them, their roles, paths and documents stay as they are. What names them
+// finds them anew: see migration 6. Of an invoice
 // that an earlier version has read and this one cannot, what was read is kept: an
 // invoice must not vanish from the books because the program was updated. Their
 // numbers are given; parse_error has the reason. After any error the caller may
@@ -235,10 +236,7 @@ func (d *DB) replaceRows(ctx context.Context, tx *sql.Tx, id int64, r invoiceRow
 	return d.insertLists(ctx, tx, id, r)
 }
 
-const (
-	selectLastInvoice = `SELECT coalesce(max(id), 0) FROM invoices`
-	outdate           = `UPDATE invoices SET parser_version = 0 WHERE id > ? AND id <= ? AND parser_version > 0`
-)
+const outdate = `UPDATE invoices SET parser_version = 0 WHERE id > ? AND id <= ? AND parser_version > 0`
 
 // outdateAtOnce is how many rows share a transaction of Outdate.
 const outdateAtOnce = 10_000
@@ -246,7 +244,7 @@ const outdateAtOnce = 10_000
 // Outdate makes all invoices outdated. After an error or a crash some of them are.
 func (d *DB) Outdate(ctx context.Context) error {
 	var last int64
-	err := d.read.statements[selectLastInvoice].QueryRowContext(ctx).Scan(&last)
+	err := d.read.statements[selectLastID].QueryRowContext(ctx).Scan(&last)
 	if err != nil {
 		return d.explain("count the invoices of", err)
 	}

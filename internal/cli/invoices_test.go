@@ -421,6 +421,15 @@ func testShow(t *testing.T, f *office) {
 			}
 		}
 	}
+	original := f.strings("SELECT coalesce((SELECT t.ksef_number FROM invoice_references r JOIN v_invoices i ON i.id = r.invoice_id JOIN invoices t ON t.id = r.target_id WHERE i.ksef_number = '" + number + "'), '')")[0]
+	if original == "" {
+		t.Fatal("the correction finds nothing")
+	}
+	shown, _ := f.run(0, "show", original)
+	after := f.strings("SELECT printf('%.2f', max(iif(is_last, gross_after_minor, NULL)) / 100.0) FROM v_chain WHERE original_ksef_number = '" + original + "'")
+	if len(after) != 1 || !strings.Contains(shown, "Corrected by") || !strings.Contains(shown, number) || !strings.Contains(shown, "gross "+after[0]) {
+		t.Errorf("%v after all, in\n%s", after, shown)
+	}
 	xml, _ := f.run(0, "show", "acme", number, "--xml")
 	file, err := os.ReadFile(filepath.Join(f.dir, "data", "acme", "invoices", f.strings("SELECT xml_path FROM v_invoices WHERE ksef_number = '" + number + "'")[0]))
 	if err != nil || xml != string(file) {

@@ -240,13 +240,28 @@ func (p *invoicePage) payment() {
 	}
 }
 
-// relations shows the invoices that this one names, as it names them.
+// relations shows the invoices that this one names, and those that name it.
 func (p *invoicePage) relations() {
 	i := p.Invoice
 	labels := map[string]string{"corrects": "Corrects", "settles_advance": "Settles"}
 	for _, r := range p.List("references") {
 		p.line(cmp.Or(labels[r.Text("relation")], r.Text("relation")), r.Text("number"), labelled("of", r.Text("issue_date")),
-			r.Text("ksef_number"), when(r.Is("outside_ksef"), "not in KSeF"))
+			cmp.Or(r.Text("found_ksef_number"), r.Text("ksef_number")), when(r.Is("outside_ksef"), "not in KSeF"),
+			when(r.Text("found_ksef_number") == "", "not here"))
+	}
+	labels = map[string]string{"corrects": "Corrected by", "settles_advance": "Settled by"}
+	for _, r := range p.List("referred_by") {
+		p.line(cmp.Or(labels[r.Text("relation")], r.Text("relation")), r.Text("invoice_number"), labelled("of", r.Text("issue_date")), r.Text("ksef_number"),
+			labelled("gross", joined(" ", r.Text("gross_minor"), r.Text("currency"))))
+	}
+	if chain := p.List("chain"); len(chain) > 0 {
+		last := chain[len(chain)-1]
+		p.line("After all", labelled("net", last.Text("net_after_minor")), labelled("VAT", last.Text("vat_after_minor")), labelled("gross", last.Text("gross_after_minor")),
+			when(last.Text("gross_after_minor") == "", "not known: see v_chain"))
+	}
+	for _, s := range p.List("settlement") {
+		p.line("Advances", labelled("order", s.Text("order_value_minor")), labelled("paid", s.Text("advances_gross_minor")), labelled("left to pay", s.Text("left_minor")),
+			when(s.Text("advances") != s.Text("advances_found"), "not all of them are here"))
 	}
 	p.line("Because", i.Text("correction_reason"), labelled("period", i.Text("correction_period")), labelled("right number", i.Text("corrected_number_fixed")))
 	for _, document := range p.List("related_documents") {
