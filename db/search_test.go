@@ -1,7 +1,6 @@
 package db
 
 import (
-	"context"
 	"database/sql"
 	"slices"
 	"strings"
@@ -101,16 +100,7 @@ func TestSearchForgets(t *testing.T) {
 	d := newTest(t)
 	commit(t, d, Batch{Role: "seller", Invoices: []Invoice{searchable(0, "1", "Łąka", "młotek"), searchable(1, "2", "Łąka", "piła")}})
 	commit(t, d, Batch{Role: "buyer", Invoices: []Invoice{searchable(0, "1", "Łąka", "młotek")}}) // seen again
-	err := d.transaction(t.Context(), "read again", func(ctx context.Context, tx *sql.Tx) error {
-		if err := d.removeFromSearch(ctx, tx, []int64{1}); err != nil {
-			return err
-		}
-		if _, err := tx.ExecContext(ctx, "UPDATE invoice_lines SET name = 'dłuto' WHERE invoice_id = 1"); err != nil {
-			return err
-		}
-		return d.addToSearch(ctx, tx, []int64{1})
-	})
-	if err != nil {
+	if _, err := d.Reread(t.Context(), []Invoice{searchable(0, "1", "Łąka", "dłuto")}); err != nil {
 		t.Fatal(err)
 	}
 	checkSearch(t, d)
@@ -130,6 +120,23 @@ func TestSearchOfWhatDoesNotFit(t *testing.T) {
 	checkSearch(t, d)
 	if found, lost := search(t, d, "pralnia"), search(t, d, "młotek"); len(found) != 1 || lost != nil {
 		t.Errorf("found %q by its name, %q by its line", found, lost)
+	}
+}
+
+func TestListByText(t *testing.T) {
+	d := newTest(t)
+	commit(t, d, Batch{Role: "seller", Invoices: []Invoice{searchable(0, "1", "Łąka", "młotek"), searchable(1, "2", "Łąka", "piła")}})
+	for text, want := range map[string]int{"laka": 2, "laka mlot*": 1, "siekiera": 0, "-": 0, "": 2} {
+		n := 0
+		for _, err := range d.List(t.Context(), InvoiceFilter{Text: text, Role: "seller"}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			n++
+		}
+		if n != want {
+			t.Errorf("%q lists %d invoices, want %d", text, n, want)
+		}
 	}
 }
 
