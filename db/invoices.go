@@ -504,6 +504,7 @@ func queries() []string {
 		selectMirror, selectDictionaryID, selectDictionary, selectDocument, selectKnown, selectFiles, selectEmpty, selectListed, selectCounts,
 		selectRoleCounts, selectOpenQuarantine, selectQuarantined, selectStreams, selectRequests, selectBlocks, selectLimits, selectExports, countAbandoned,
 		selectReconciliation, selectHeld, countHeld, selectDifferences, countNotListed, selectFirstRun,
+		selectDeliveries, selectNewestID, selectFirstSince, selectNewInvoices, countNewInvoices,
 	}
 }
 
@@ -521,5 +522,6 @@ func commands() []string {
 		deleteInvoice, upsertQuarantine, releaseQuarantine, upsertStream, insertRun, upsertStreamRun, deleteOldRuns,
 		deleteOldRequests, selectNewRequests, selectBlocks, insertRequest, updateRequest, upsertBlock, updateLimits, insertExport, updateReference, deleteExport, abandonExport, deleteOldAbandoned,
 		insertReconciliation, advanceReconciliation, countLate, finishReconciliation, deleteReconciliations, insertLate, setNotSeen, clearNotSeen,
+		insertDelivery, deleteDelivery, offerDelivery, failDelivery, acknowledge,
 	})
 }

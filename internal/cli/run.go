@@ -89,6 +89,7 @@ func opener(m config.Mirror, log *slog.Logger, pulse *service.Pulse) func(contex
 		if err != nil {
 			return nil, err // not mirror: a nil *Mirror in the interface would not be nil
 		}
-		return reminded{mirror, remind}, nil
+		log := log.With("mirror", m.Name)
+		return tell(ctx, reminded{mirror, remind}, newSender(m, mirror, log)), nil
 	}
 }
