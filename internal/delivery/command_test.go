@@ -252,4 +252,3 @@ func addRole(t testing.TB, s *db.DB, n int, role string) {
 		t.Fatal(err)
 	}
 }
-
