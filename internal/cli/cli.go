@@ -197,9 +197,17 @@ func options(m config.Mirror, log *slog.Logger) (ksefsync.Options, error) {
 	if err != nil {
 		return ksefsync.Options{}, err
 	}
+	told, err := receivers(m, log)
+	if err != nil {
+		return ksefsync.Options{}, err
+	}
+	names := make([]string, len(told)) // not nil, which would leave those of before
+	for i, receiver := range told {
+		names[i] = receiver.Name()
+	}
 	return ksefsync.Options{
 		Dir: m.Dir, Environment: m.Environment, Context: ksefContext(m.Context),
-		Roles: m.Roles, Since: m.Since, Layout: layout, Receivers: receiverNames(m), Log: log,
+		Roles: m.Roles, Since: m.Since, Layout: layout, Receivers: names, Log: log,
 		Remote: func(requests ksef.RequestLog) ksefsync.Remote {
 			client := newClient(m, requests, log)
 			logInWith(client, m, log)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"ksefmirror/daemon"
@@ -21,7 +22,7 @@ const (
 )
 
 // receivers gives those who are told of the new invoices of a mirror.
-func receivers(m config.Mirror, log *slog.Logger) []delivery.Receiver {
+func receivers(m config.Mirror, log *slog.Logger) ([]delivery.Receiver, error) {
 	var all []delivery.Receiver
 	if m.Command != nil {
 		all = append(all, &delivery.Command{
@@ -31,22 +32,28 @@ func receivers(m config.Mirror, log *slog.Logger) []delivery.Receiver {
 	if m.Webhook != nil {
 		all = append(all, delivery.NewWebhook(m.Webhook.URL, userAgent(), m.Webhook.Secret.Read))
 	}
-	return all
-}
-
-// receiverNames gives the names of all receivers of a mirror, and is never nil.
-func receiverNames(m config.Mirror) []string {
-	names := []string{}
-	for _, receiver := range receivers(m, nil) {
-		names = append(names, receiver.Name())
+	if m.Digest != nil {
+		warsaw, err := time.LoadLocation("Europe/Warsaw")
+		if err != nil {
+			return nil, fmt.Errorf("time zone of Poland: %w", err)
+		}
+		by := m.Digest.Mail
+		all = append(all, &delivery.Digest{
+			Server: by.Server, Security: delivery.SecurityOf(by.Server), From: by.From, To: m.Digest.To, User: by.User, Password: by.Password.ReadPassphrase,
+			Hour: m.Digest.Hour, Minute: m.Digest.Minute, Zone: warsaw,
+		})
 	}
-	return names
+	return all, nil
 }
 
 // newSender gives what tells the receivers of an opened mirror.
-func newSender(m config.Mirror, mirror *ksefsync.Mirror, log *slog.Logger) *delivery.Sender {
+func newSender(m config.Mirror, mirror *ksefsync.Mirror, log *slog.Logger) (*delivery.Sender, error) {
+	all, err := receivers(m, log)
+	if err != nil {
+		return nil, err
+	}
 	source := delivery.Source{Mirror: m.Name, Environment: m.Environment, Context: m.Context.String()}
-	return delivery.New(mirror.Database(), source, receivers(m, log), log, nil)
+	return delivery.New(mirror.Database(), source, all, log, nil), nil
 }
 
 // telling is a mirror whose receivers are told of what its cycles store, beside
@@ -108,8 +115,12 @@ func (t telling) Close() error {
 
 // deliver tells the receivers of a mirror of what is new, for a minute, and says
 // what came of it. What is left is told next time.
-func (c *command) deliver(ctx context.Context, m config.Mirror, mirror *ksefsync.Mirror, log *slog.Logger) {
-	for _, r := range newSender(m, mirror, log).Deliver(ctx, time.Now().Add(deliveryTime)) {
+func (c *command) deliver(ctx context.Context, m config.Mirror, mirror *ksefsync.Mirror, log *slog.Logger) error {
+	sender, err := newSender(m, mirror, log)
+	if err != nil {
+		return err
+	}
+	for _, r := range sender.Deliver(ctx, time.Now().Add(deliveryTime)) {
 		if r.Delivered > 0 {
 			c.say("%s: told the %s of %d new invoices", m.Name, r.Receiver, r.Delivered)
 		}
@@ -121,6 +132,7 @@ func (c *command) deliver(ctx context.Context, m config.Mirror, mirror *ksefsync
 			c.say("%s: the %s is told of the others next time", m.Name, r.Receiver)
 		}
 	}
+	return nil
 }
 
 // printReceivers explains who is told of new invoices, without a secret. The error
@@ -138,6 +150,9 @@ func (c *command) printReceivers(m config.Mirror) error {
 		if err != nil && !errors.Is(err, config.ErrNotHere) {
 			return config.Problems{{Key: "mirror." + m.Name + ".webhook.secret", Value: m.Webhook.Secret.String(), Want: err.Error()}}
 		}
+	}
+	if m.Digest != nil {
+		c.say("  mails new invoices at %02d:%02d (Polish time) to %s", m.Digest.Hour, m.Digest.Minute, strings.Join(m.Digest.To, ", "))
 	}
 	return nil
 }

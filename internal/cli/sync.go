@@ -63,8 +63,8 @@ func (c *command) syncOne(ctx context.Context, loaded *config.Config, m config.M
 	}
 	mirror.EveryRole = true // who asks by hand wants to know about all
 	code, err := c.cycles(ctx, m.Name, mirror, bar, wait)
-	c.deliver(ctx, m, mirror, log.With("mirror", m.Name))
-	if closeErr := mirror.Close(); closeErr != nil {
+	deliverErr := c.deliver(ctx, m, mirror, log.With("mirror", m.Name))
+	if closeErr := errors.Join(deliverErr, mirror.Close()); closeErr != nil {
 		return exitFailure, errors.Join(err, closeErr)
 	}
 	return code, err

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/BurntSushi/toml"
@@ -20,8 +21,9 @@ const defaultCommandTimeout = 5 * time.Minute
 func (c *checker) command(key toml.Key, table commandTable) *Command {
 	command := &Command{Timeout: defaultCommandTimeout}
 	command.Run = c.texts(below(key, "run"), table.Run, "want the program, by its absolute path, and its arguments, each in quotation marks: [\"/usr/local/bin/program\", \"argument\"]")
-	if len(command.Run) > 0 && !filepath.IsAbs(command.Run[0]) {
-		// A service has neither the folder nor the search path of whoever wrote this.
+	// A service has neither the folder nor the search path of whoever wrote this. On
+	// Windows a path from the root of the drive will do.
+	if len(command.Run) > 0 && !filepath.IsAbs(command.Run[0]) && !strings.HasPrefix(command.Run[0], "/") {
 		c.report(below(key, "run"), command.Run[0], "want the program's absolute path; a command line for a shell must name the shell")
 	}
 	if text, ok := c.text(below(key, "timeout"), table.Timeout, command.Timeout.String()); ok {
