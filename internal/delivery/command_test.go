@@ -78,15 +78,10 @@ func newCommand(t *testing.T, args ...string) *Command {
 	return &Command{Args: append([]string{os.Args[0], asHook}, args...), Dir: t.TempDir(), Folder: "/invoices", Timeout: time.Minute, Log: discard()}
 }
 
-func oneInvoice(t testing.TB) Batch {
-	t.Helper()
-	s := newStore(t)
-	store(t, s, 1, 1)
-	invoices, err := s.NewInvoices(t.Context(), 0, 1, 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return Batch{Source: testSource, ID: "0123", Invoices: invoices, Count: 1, ByRole: map[string]int{"buyer": 1}}
+func oneInvoice() Batch {
+	return Batch{Source: testSource, ID: "0123", Count: 1, ByRole: map[string]int{"buyer": 1}, Invoices: []db.NewInvoice{
+		{KSeFNumber: number(1), Roles: []string{"buyer"}, Path: "purchases/2026/11/1.xml", SellerName: "Żaba", Currency: "PLN"},
+	}}
 }
 
 // The command gets a line of JSON for each invoice, and nothing of the service's
@@ -144,7 +139,7 @@ func TestCommandInTrouble(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			command := newCommand(t)
 			test.change(command)
-			batch := oneInvoice(t)
+			batch := oneInvoice()
 			// Far more than a pipe holds.
 			batch.Invoices = slices.Repeat(batch.Invoices, 1000)
 			err := command.Take(t.Context(), batch)
@@ -182,7 +177,7 @@ func TestCommandIsKilled(t *testing.T) {
 	t.Parallel()
 	address, accept := listen(t)
 	command := newCommand(t, "hang", address)
-	batch := oneInvoice(t)
+	batch := oneInvoice()
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- command.Take(ctx, batch) }()
@@ -209,7 +204,7 @@ func TestCommandIsKilled(t *testing.T) {
 func TestCommandLeavesSomething(t *testing.T) {
 	t.Parallel()
 	address, accept := listen(t)
-	if err := newCommand(t, "leave", address).Take(t.Context(), oneInvoice(t)); err != nil {
+	if err := newCommand(t, "leave", address).Take(t.Context(), oneInvoice()); err != nil {
 		t.Error(err)
 	}
 	accept().Close() // and it ends

@@ -288,13 +288,13 @@ func (s *Sender) batch(ctx context.Context, state db.Delivery) (Batch, error) {
 	}
 	// Not of the rows' ids alone: a database that was lost and made anew gives them
 	// to other invoices.
-	sum := sha256.New()
-	fmt.Fprintln(sum, s.store.Mirror().ID, state.LastID, state.OfferedID)
+	content := fmt.Appendln(nil, s.store.Mirror().ID, state.LastID, state.OfferedID)
 	for _, invoice := range invoices {
-		fmt.Fprintln(sum, invoice.KSeFNumber)
+		content = fmt.Appendln(content, invoice.KSeFNumber)
 	}
+	sum := sha256.Sum256(content)
 	return Batch{
-		Source: s.source, ID: hex.EncodeToString(sum.Sum(nil)[:16]),
+		Source: s.source, ID: hex.EncodeToString(sum[:16]),
 		Invoices: invoices, Count: int(state.OfferedID - state.LastID), ByRole: byRole,
 	}, nil
 }

@@ -359,6 +359,21 @@ func TestDeliverEnds(t *testing.T) {
 	}
 }
 
+// What was taken while the mirror was being closed is not told again.
+func TestTakenAtTheEnd(t *testing.T) {
+	s := newStore(t, "a")
+	store(t, s, 1, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	a := &told{name: "a", limit: 10, answer: func(context.Context, int) error {
+		cancel()
+		return nil
+	}}
+	New(s, testSource, []Receiver{a}, discard(), nil).Run(ctx)
+	if got := state(t, s, "a"); got.LastID != 1 || got.Failures != 0 {
+		t.Errorf("got %+v", got)
+	}
+}
+
 // asCrash names, in the environment, the database with which this test binary is a
 // process that dies while it tells a receiver.
 const asCrash = "KSEFMIRROR_DELIVERY_TEST_CRASH"

@@ -247,7 +247,7 @@ func TestDigest(t *testing.T) {
 // is the same mail at every attempt.
 func TestDigestOfHostileInvoices(t *testing.T) {
 	server := newMailServer(t, nil)
-	batch := oneInvoice(t)
+	batch := oneInvoice()
 	batch.Mirror = "żaba\r\nBcc: evil@example.com" // no configuration has such a name
 	batch.Invoices[0].SellerName = "a\r\n.\r\nMAIL FROM:<evil@example.com>\r\nBcc: b\x00\u202e"
 	batch.Invoices[0].InvoiceNumber = "1\n\nQUIT"
@@ -291,7 +291,7 @@ func TestDigestInTrouble(t *testing.T) {
 			if test.digest != nil {
 				test.digest(digest)
 			}
-			err := digest.Take(t.Context(), oneInvoice(t))
+			err := digest.Take(t.Context(), oneInvoice())
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Fatalf("got %v, want %s", err, test.want)
 			}
@@ -319,17 +319,17 @@ func TestDigestSecurity(t *testing.T) {
 	plain := newMailServer(t, func(s *mailServer) { s.config, s.noLogin = nil, true })
 	digest := plain.digest()
 	digest.User = ""
-	if err := digest.Take(t.Context(), oneInvoice(t)); err == nil || len(plain.mails) != 0 {
+	if err := digest.Take(t.Context(), oneInvoice()); err == nil || len(plain.mails) != 0 {
 		t.Errorf("it was sent without TLS: %v", err)
 	}
 	digest.Security = Opportunistic
-	if err := digest.Take(t.Context(), oneInvoice(t)); err != nil || len(plain.mails) != 1 {
+	if err := digest.Take(t.Context(), oneInvoice()); err != nil || len(plain.mails) != 1 {
 		t.Errorf("%d mails, %v", len(plain.mails), err)
 	}
 	first := newMailServer(t, func(s *mailServer) { s.tlsFirst = true })
 	digest = first.digest()
 	digest.Security = TLSFirst
-	if err := digest.Take(t.Context(), oneInvoice(t)); err != nil || len(first.mails) != 1 || !first.encrypted[0] || first.logins != 1 {
+	if err := digest.Take(t.Context(), oneInvoice()); err != nil || len(first.mails) != 1 || !first.encrypted[0] || first.logins != 1 {
 		t.Errorf("%d mails, %v", len(first.mails), err)
 	}
 }
@@ -342,7 +342,7 @@ func TestDigestIsStopped(t *testing.T) {
 	digest.Server = address
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	batch := oneInvoice(t)
+	batch := oneInvoice()
 	go func() { ended <- digest.Take(ctx, batch) }()
 	accept() // and not a word
 	cancel()

@@ -182,13 +182,16 @@ func TestWebhookInTrouble(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			hook := NewWebhook(test.address+"?key="+hidden, "ksefmirror/test", func() (string, error) { return testSecret, nil })
-			hook.Timeout = time.Second
+			hook.Timeout = time.Minute // but it must not be needed
+			if name == "hangs" {
+				hook.Timeout = time.Second
+			}
 			began := time.Now()
-			err := hook.Take(t.Context(), oneInvoice(t))
+			err := hook.Take(t.Context(), oneInvoice())
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Fatalf("got %v, want %s", err, test.want)
 			}
-			if took := time.Since(began); took > 10*time.Second {
+			if took := time.Since(began); took > 30*time.Second {
 				t.Errorf("it took %s", took)
 			}
 			if text := err.Error(); strings.Contains(text, hidden) || strings.Contains(text, testSecret[6:]) {
