@@ -359,6 +359,22 @@ func TestDeliverEnds(t *testing.T) {
 	}
 }
 
+// A database that was lost and made anew gives the ids of its rows to other
+// invoices: they are not taken for those that were told under the same ones.
+func TestBatchesAreToldApart(t *testing.T) {
+	seen := map[string]bool{}
+	for n := 1; n <= 2; n++ {
+		s := newStore(t, "a")
+		store(t, s, n, n)
+		a := &told{name: "a", limit: 10}
+		New(s, testSource, []Receiver{a}, discard(), nil).Deliver(t.Context(), time.Time{})
+		seen[a.ids[0]] = true
+	}
+	if len(seen) != 2 {
+		t.Errorf("told under %v", seen)
+	}
+}
+
 // What was taken while the mirror was being closed is not told again.
 func TestTakenAtTheEnd(t *testing.T) {
 	s := newStore(t, "a")
