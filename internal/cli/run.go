@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -89,6 +90,10 @@ func opener(m config.Mirror, log *slog.Logger, pulse *service.Pulse) func(contex
 		if err != nil {
 			return nil, err // not mirror: a nil *Mirror in the interface would not be nil
 		}
-		return reminded{mirror, remind}, nil
+		sender, err := newSender(m, mirror, log.With("mirror", m.Name))
+		if err != nil {
+			return nil, errors.Join(err, mirror.Close())
+		}
+		return tell(ctx, reminded{mirror, remind}, sender), nil
 	}
 }

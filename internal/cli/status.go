@@ -131,6 +131,11 @@ func judge(m config.Mirror, now time.Time, read func(time.Time) (ksefsync.Status
 	for _, w := range s.Waiting {
 		problem(statusWarning, "%s: %s could not be mirrored yet: %s", w.Role, w.KSeFNumber, w.Reason)
 	}
+	for _, r := range s.Receivers {
+		if r.Failures > 0 {
+			problem(statusWarning, "the %s is behind by %d invoices: %s", r.Receiver, r.Behind, r.LastError)
+		}
+	}
 	for _, g := range s.Budget {
 		if g.BlockedUntil != "" {
 			problem(statusWarning, "KSeF allows no %s requests before %s", g.Group, g.BlockedUntil)
@@ -184,6 +189,9 @@ func (c *command) printStatus(s mirrorStatus) {
 			_, _ = fmt.Fprintf(c.stdout, "  %-11s reconciled %s from %s on: %d listed, %d late, %d no longer listed\n",
 				"", r.At, r.From, r.Listed, r.Late, r.NotListed)
 		}
+	}
+	for _, r := range s.Receivers {
+		_, _ = fmt.Fprintf(c.stdout, "  %-11s has %d new invoices to be told of, last success %s\n", r.Receiver, r.Behind, orDash(r.LastSuccess))
 	}
 	for _, g := range s.Budget {
 		if g.PerHour == 0 {
