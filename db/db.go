@@ -51,6 +51,10 @@ type Mirror struct {
 	ContextType  string // KSeF's ContextIdentifier type, such as nip
 	ContextValue string
 	ID           string // of the folder tree that belongs to the database
+	// TakesOver, when not zero, says that a database which Open creates takes the
+	// place of one that was lost: it takes over the invoices of the tree, and lets no
+	// request to KSeF go out before this moment.
+	TakesOver time.Time
 }
 
 // DB is an open database. Its methods may be called from several goroutines.
@@ -282,7 +286,7 @@ func (p *pool) prepare(ctx context.Context, texts []string) error {
 	return nil
 }
 
-// Mirror tells what the database mirrors.
+// Mirror tells what the database mirrors. TakesOver is zero.
 func (d *DB) Mirror() Mirror { return d.mirror }
 
 // Created tells whether this Open created the database.
