@@ -61,10 +61,13 @@ type Options struct {
 	// Remote makes the client whose requests are counted in the given log. nil
 	// serves commands that ask nothing of KSeF, such as verify.
 	Remote   func(ksef.RequestLog) Remote
-	Progress func(Progress)                             // nil, or called as invoices are listed and stored
-	Log      *slog.Logger                               // nil discards
-	Now      func() time.Time                           // nil: time.Now
-	Sleep    func(context.Context, time.Duration) error // nil: real
+	Progress func(Progress) // nil, or called as invoices are listed and stored
+	// Watcher tells of changes in the invoices folder before an audit finds them; nil:
+	// nothing does.
+	Watcher *tree.Watcher
+	Log     *slog.Logger                               // nil discards
+	Now     func() time.Time                           // nil: time.Now
+	Sleep   func(context.Context, time.Duration) error // nil: real
 }
 
 // Progress says how far a cycle is. Pending counts invoices that were listed by
@@ -95,6 +98,13 @@ type Mirror struct {
 	noExports  map[string]time.Time  // by role: until when packages are not asked for
 	partitions map[string]*partition // by role: the crowded instant that is being mirrored, if any
 	awaited    map[string]db.Export  // by role: the export that a scheduled reconciliation waits for
+
+	watch       *tree.Watch              // nil without a watcher
+	watchedTo   int64                    // the newest invoice whose folder is watched; 0: to be looked at again
+	vanished    bool                     // a folder has gone: an audit is due now,
+	hurry       bool                     // and is not spread over the day
+	unrestored  map[string]db.StoredFile // by KSeF number: files that could not be restored yet
+	saidTooMany int64                    // the audit that said that it restores no more
 }
 
 // Open locks and opens the mirror in o.Dir, and creates it where there is none.
@@ -136,6 +146,7 @@ func newMirror(o Options) (*Mirror, error) {
 	return &Mirror{
 		Options: o, warsaw: warsaw,
 		noExports: map[string]time.Time{}, partitions: map[string]*partition{}, awaited: map[string]db.Export{},
+		unrestored: map[string]db.StoredFile{},
 	}, nil
 }
 
@@ -185,6 +196,12 @@ func (m *Mirror) open(ctx context.Context) error {
 	if m.invoices, err = tree.Open(m.InvoicesDir(), id); err != nil {
 		return err
 	}
+	if m.Watcher != nil {
+		m.watch = m.Watcher.Tree(m.invoices)
+		if err := m.watchFolders(ctx); err != nil {
+			return err
+		}
+	}
 	if err := tree.Create(m.QuarantineDir(), id); err != nil {
 		return err
 	}
@@ -230,6 +247,9 @@ func (m *Mirror) packagesDir() string { return filepath.Join(m.Dir, "packages") 
 // called: a process that dies leaves what the last commit left.
 func (m *Mirror) Close() error {
 	var errs []error
+	if m.watch != nil {
+		m.watch.Close()
+	}
 	if m.quarantine != nil {
 		errs = append(errs, m.quarantine.Close())
 	}

@@ -1,0 +1,308 @@
+package sync
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"time"
+
+	"ksefmirror/db"
+	"ksefmirror/internal/tree"
+)
+
+const (
+	// auditSpan is over how much of a day an audit is spread, so that it is hardly
+	// noticed.
+	auditSpan = 12 * time.Hour
+	// auditAtOnce is how many files are looked at each time at least: a hundredth of
+	// a second or so.
+	auditAtOnce = 1000
+	// auditRecorded is after how many files it is recorded how far an audit is.
+	auditRecorded = 10_000
+	// hashEvery is of how many audits one reads a file: with one a day, each is read
+	// once a month.
+	hashEvery = 30
+	// clockSlack is by how much the clock of the disk, such as a server's, may be
+	// behind this machine's.
+	clockSlack = time.Hour
+	// Of the files that are gone or changed, an audit restores so many, or this part
+	// of all if that is more. A person who loses a folder gets it back; when much of
+	// the tree is gone, someone should look before the disk is filled.
+	restoreMost  = 1000
+	restoreShare = 10
+	// The files that are written together, for the documents are in memory.
+	restoreCount = 100
+	restoreBytes = 8 << 20
+)
+
+// AuditDue looks at the next of the mirror's files, and restores those that are
+// gone or changed from the database, where a changed one is kept beside. Every
+// file is looked at once a day and read once a month, spread over the day, until
+// the given time at most each call. How far that is, is kept in the database.
+//
+// What cannot be restored now is tried again by the next call, and is no error. The
+// error is [tree.ErrNotMounted] when the folder's marker is missing: nothing is
+// taken for gone then.
+func (m *Mirror) AuditDue(ctx context.Context, until time.Time) error {
+	// Also when nothing is due: a folder that was unmounted or renamed in a quiet hour
+	// should be noticed within one cycle.
+	if err := m.invoices.Usable(); err != nil {
+		return err
+	}
+	if err := m.restoreAgain(ctx); err != nil {
+		return err
+	}
+	if err := m.auditNext(ctx, until); err != nil {
+		return err
+	}
+	return m.watchFolders(ctx)
+}
+
+// auditNext goes on with the audit that is due, if one is.
+func (m *Mirror) auditNext(ctx context.Context, until time.Time) error {
+	a, err := m.db.Audit(ctx)
+	if err != nil {
+		return err
+	}
+	over := a.Pass == 0 || !a.Finished.IsZero()
+	switch {
+	case over && (m.vanished || a.Started.Before(lastNight(m.Now(), m.db.Mirror().ID, m.warsaw))):
+		a = db.Audit{Pass: a.Pass + 1, Previous: a.Started, Started: m.Now()}
+	case over:
+		return nil
+	case m.vanished:
+		a.Reached = 0
+	}
+	m.hurry = m.hurry || m.vanished
+	m.vanished = false
+	if err := m.audit(ctx, &a, until); err != nil {
+		return err
+	}
+	m.hurry = m.hurry && a.Finished.IsZero()
+	return nil
+}
+
+// audit goes on with a, as far as is due, and records how far it came.
+func (m *Mirror) audit(ctx context.Context, a *db.Audit, until time.Time) error {
+	newest, err := m.db.NewestID(ctx)
+	if err != nil {
+		return err
+	}
+	// IDs are given in order and hardly ever skipped, so that they do for a count.
+	due := newest
+	if part := float64(m.Now().Sub(a.Started)) / float64(auditSpan); part < 1 && !m.hurry {
+		due = max(a.Reached+auditAtOnce, int64(part*float64(newest)))
+	}
+	most := max(restoreMost, newest/restoreShare)
+	var wanting []db.StoredFile
+	size, looked, left := int64(0), 0, false
+	for row, err := range m.db.FilesAfter(ctx, a.Reached) {
+		if err != nil {
+			return err
+		}
+		if row.ID > due || looked >= auditAtOnce && !m.Now().Before(until) {
+			left = true
+			break
+		}
+		if looked++; looked%auditRecorded == 0 {
+			if err := m.restoreAudited(ctx, a, wanting); err != nil {
+				return err
+			}
+			wanting, size = nil, 0
+		}
+		intact, err := m.intact(ctx, row, a)
+		if err != nil {
+			return err
+		}
+		if !intact && a.Restored+int64(len(wanting)) >= most {
+			m.tooMany(a)
+		} else if !intact {
+			wanting, size = append(wanting, row), size+row.Size
+		}
+		if len(wanting) >= restoreCount || size >= restoreBytes {
+			if err := m.restoreAudited(ctx, a, wanting); err != nil {
+				return err
+			}
+			wanting, size = nil, 0
+		}
+		a.Reached = row.ID
+	}
+	if !left {
+		a.Finished = m.Now()
+		m.Log.Debug("audit of the files done", "pass", a.Pass, "restored", a.Restored)
+	}
+	return m.restoreAudited(ctx, a, wanting)
+}
+
+// tooMany says, once an audit, that it restores no more.
+func (m *Mirror) tooMany(a *db.Audit) {
+	if m.saidTooMany != a.Pass {
+		m.saidTooMany = a.Pass
+		m.Log.Error("so many files are gone or changed that the rest is left for someone to look at; "+
+			"if nothing is wrong with the disk, ksefmirror verify --repair restores them at once, and else a part each day", "restored", a.Restored)
+	}
+}
+
+// restoreAudited restores what an audit found, then records how far it is: a crash
+// in between has the same files looked at again, and found in order.
+func (m *Mirror) restoreAudited(ctx context.Context, a *db.Audit, rows []db.StoredFile) error {
+	restored, err := m.restore(ctx, rows)
+	if err != nil {
+		return err
+	}
+	a.Restored += int64(restored)
+	return m.db.RecordAudit(ctx, *a)
+}
+
+// intact tells whether the file of a row is as it should be, as far as the audit
+// looks: it is read when its turn has come, or when someone has written it since
+// the audit before; else it is there with its size.
+func (m *Mirror) intact(ctx context.Context, row db.StoredFile, a *db.Audit) (bool, error) {
+	entry, err := m.invoices.Stat(row.Path)
+	if err != nil || entry.Size != row.Size {
+		return false, nil //nolint:nilerr // whatever is wrong with it, restoring it tells
+	}
+	turn := (row.ID+a.Pass)%hashEvery == 0
+	if !turn && (a.Previous.IsZero() || entry.ModTime.Before(a.Previous.Add(-clockSlack))) {
+		return true, nil
+	}
+	if turn {
+		// The other copy is looked at as seldom. Without it a lost file would have to
+		// be fetched again.
+		if _, err := m.db.Document(ctx, row.KSeFNumber); ctx.Err() != nil {
+			return false, ctx.Err()
+		} else if err != nil {
+			m.Log.Error("the copy of an invoice in the database is damaged; restore a backup, or rebuild the database", "ksef_number", row.KSeFNumber, "err", err)
+		}
+	}
+	return m.holds(row), nil
+}
+
+// holds tells whether the file of a row has the bytes that KSeF served.
+func (m *Mirror) holds(row db.StoredFile) bool {
+	content, err := m.invoices.Read(row.Path)
+	return err == nil && sha256.Sum256(content) == row.SHA256
+}
+
+// restore writes files anew from the database and gives how many it wrote. What is
+// in their place is kept beside. One that cannot be written is remembered, so that
+// it does not keep the others from it.
+func (m *Mirror) restore(ctx context.Context, rows []db.StoredFile) (restored int, err error) {
+	kept := 0
+	for _, row := range rows {
+		document, err := m.db.Document(ctx, row.KSeFNumber)
+		var beside []tree.Kept
+		if err == nil {
+			beside, err = m.invoices.Put(ctx, tree.File{Path: row.Path, Content: document})
+		}
+		switch {
+		case err == nil:
+			restored++
+			delete(m.unrestored, row.KSeFNumber)
+			m.Log.Debug("file restored from the database", "path", row.Path, "kept", beside)
+		case ctx.Err() != nil, errors.Is(err, tree.ErrNotMounted):
+			return restored, errors.Join(ctx.Err(), err)
+		default:
+			if _, said := m.unrestored[row.KSeFNumber]; !said {
+				m.Log.Error("a file is gone or changed and cannot be restored now; it will be tried again", "ksef_number", row.KSeFNumber, "err", err)
+			}
+			if len(m.unrestored) < restoreMost { // the next audit finds the others
+				m.unrestored[row.KSeFNumber] = row
+			}
+		}
+		kept += len(beside)
+	}
+	if restored > 0 {
+		m.watchedTo = 0 // a folder that was made anew is not watched yet
+		m.Log.Warn("files of the invoices folder were gone or changed; they are restored from the database, and changed ones are kept beside as ….kept-1.xml",
+			"files", restored, "kept", kept, "first", rows[0].KSeFNumber)
+	}
+	return restored, nil
+}
+
+// restoreAgain tries what could not be restored: the disk may have been full, or
+// the file open in another program.
+func (m *Mirror) restoreAgain(ctx context.Context) error {
+	var rows []db.StoredFile
+	for number, row := range m.unrestored {
+		if m.holds(row) {
+			delete(m.unrestored, number)
+			continue
+		}
+		rows = append(rows, row)
+	}
+	_, err := m.restore(ctx, rows)
+	return err
+}
+
+// Changed is signalled when files of the mirror may have been changed: call
+// [Mirror.Heal] then. It is nil without a watcher.
+func (m *Mirror) Changed() <-chan struct{} {
+	if m.watch == nil {
+		return nil
+	}
+	return m.watch.Changed()
+}
+
+// Heal looks at what the watcher has told of, and restores it as [Mirror.AuditDue]
+// does. When a folder has gone, it is everything, as far as there is time.
+func (m *Mirror) Heal(ctx context.Context, until time.Time) error {
+	if m.watch == nil {
+		return nil
+	}
+	if err := m.invoices.Usable(); err != nil {
+		return err
+	}
+	names, vanished := m.watch.Take()
+	var numbers []string
+	for _, name := range names {
+		if number := tree.NumberOf(name); number != "" {
+			numbers = append(numbers, number)
+		}
+	}
+	known, err := m.db.Known(ctx, numbers)
+	if err != nil {
+		return err
+	}
+	var wanting []db.StoredFile
+	for number, k := range known {
+		row := db.StoredFile{KSeFNumber: number, Path: k.Path}
+		sum, err := base64.StdEncoding.DecodeString(k.Hash)
+		if err != nil {
+			return err
+		}
+		copy(row.SHA256[:], sum)
+		if !m.holds(row) {
+			wanting = append(wanting, row)
+		}
+	}
+	if _, err := m.restore(ctx, wanting); err != nil || !vanished {
+		return err
+	}
+	m.vanished = true
+	return m.AuditDue(ctx, until)
+}
+
+// watchedInvoices is of how many of the newest invoices the folders are watched:
+// those in which people work. The others are left to the audits, as systems watch
+// only so many folders, of all programs together.
+const watchedInvoices = 2000
+
+// watchFolders has the watcher watch the folders of the newest invoices.
+func (m *Mirror) watchFolders(ctx context.Context) error {
+	if m.watch == nil {
+		return nil
+	}
+	newest, err := m.db.NewestID(ctx)
+	if err != nil || newest == m.watchedTo {
+		return err
+	}
+	paths, err := m.db.NewestPaths(ctx, watchedInvoices)
+	if err != nil {
+		return err
+	}
+	m.watch.Folders(paths)
+	m.watchedTo = newest
+	return nil
+}
