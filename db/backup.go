@@ -150,55 +150,60 @@ func (d *DB) checkAll(ctx context.Context) (invoices int64, err error) {
 }
 
 // Restore makes a new database at path, in a folder of its own, from a backup that
-// [CheckBackup] found in order, and brings it to this version. It takes the place
-// of another: want.TakesOver says until when no request goes out, unless a block
-// of the other one, by group, lasts longer. The last 99 days are due to be
-// reconciled: what was found to be late since the backup is above no watermark. A
-// crash leaves a folder that is of no use.
-func Restore(ctx context.Context, backup, path string, want Mirror, blocks map[string]time.Time, log *slog.Logger) (err error) {
+// [CheckBackup] found in order, brings it to this version and opens it. It takes the
+// place of another: want.TakesOver says until when no request goes out, unless a
+// block of the other one, by group, lasts longer. All that is due to be reconciled
+// is due anew. A crash leaves a folder that is of no use.
+func Restore(ctx context.Context, backup, path string, want Mirror, blocks map[string]time.Time, log *slog.Logger) (_ *DB, err error) {
 	set, err := defaults()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	from, err := newDB(backup, log, set)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer func() { err = errors.Join(err, from.Close()) }()
 	if from.read.DB, err = connect(from.path, readOnly, set.busyTimeout, 1); err != nil {
-		return err
+		return nil, err
 	}
 	to, err := newDB(path, log, set)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if _, err := os.Stat(to.path); !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("restore to %s: %w", to.path, errors.Join(err, fs.ErrExist))
+		return nil, fmt.Errorf("restore to %s: %w", to.path, errors.Join(err, fs.ErrExist))
 	}
 	if err := os.MkdirAll(filepath.Dir(to.path), 0o750); err != nil {
-		return fmt.Errorf("create the folder of database %s: %w", to.path, err)
+		return nil, fmt.Errorf("create the folder of database %s: %w", to.path, err)
 	}
 	if err := copyInto(ctx, from.read.DB, to.path); err != nil {
-		return from.explain("restore", err)
+		return nil, from.explain("restore", err)
 	}
 	restored, err := open(ctx, to.path, want, log, set)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer func() { err = errors.Join(err, restored.Close()) }()
-	return restored.transaction(ctx, "take over in", func(ctx context.Context, tx *sql.Tx) error {
+	if err := restored.takeOver(ctx, want.TakesOver, blocks); err != nil {
+		return nil, errors.Join(err, restored.Close())
+	}
+	return restored, nil
+}
+
+func (d *DB) takeOver(ctx context.Context, notBefore time.Time, blocks map[string]time.Time) error {
+	return d.transaction(ctx, "take over in", func(ctx context.Context, tx *sql.Tx) error {
 		for group, until := range blocks {
-			if _, err := restored.exec(ctx, tx, upsertBlock, group, until.UnixMilli()); err != nil {
+			if _, err := d.exec(ctx, tx, upsertBlock, group, until.UnixMilli()); err != nil {
 				return err
 			}
 		}
-		if _, err := restored.exec(ctx, tx, upsertBlock, everyGroup, want.TakesOver.UnixMilli()); err != nil {
+		if _, err := d.exec(ctx, tx, upsertBlock, everyGroup, notBefore.UnixMilli()); err != nil {
 			return err
 		}
-		if _, err := restored.exec(ctx, tx, forgetReconciliations); err != nil {
+		if _, err := d.exec(ctx, tx, forgetReconciliations); err != nil {
 			return err
 		}
-		_, err := restored.exec(ctx, tx, updateAdopts, 1)
+		_, err := d.exec(ctx, tx, updateAdopts, 1)
 		return err
 	})
 }

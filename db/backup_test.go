@@ -49,7 +49,11 @@ func TestBackupAndRestore(t *testing.T) {
 	want := testMirror
 	want.TakesOver = time.UnixMilli(1_790_000_000_000)
 	longer := want.TakesOver.Add(time.Hour)
-	if err := Restore(t.Context(), name, path, want, map[string]time.Time{"export": longer}, discard()); err != nil {
+	made, err := Restore(t.Context(), name, path, want, map[string]time.Time{"export": longer}, discard())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := made.Close(); err != nil {
 		t.Fatal(err)
 	}
 	restored := openTest(t, path)
@@ -70,7 +74,7 @@ func TestBackupAndRestore(t *testing.T) {
 	if adopts, err := restored.Adopts(t.Context()); err != nil || !adopts {
 		t.Errorf("adopts %v, %v", adopts, err)
 	}
-	if err := Restore(t.Context(), name, path, want, nil, discard()); err == nil {
+	if _, err := Restore(t.Context(), name, path, want, nil, discard()); err == nil {
 		t.Error("a database was restored over another")
 	}
 }

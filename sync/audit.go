@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
+	"slices"
 	"time"
 
 	"ksefmirror/db"
@@ -31,7 +32,8 @@ const (
 	// the tree is gone, someone should look before the disk is filled.
 	restoreMost  = 1000
 	restoreShare = 10
-	// The files that are written together, for the documents are in memory.
+	// So many files, or so much of them, are written together: their documents are in
+	// memory.
 	restoreCount = 100
 	restoreBytes = 8 << 20
 )
@@ -186,39 +188,64 @@ func (m *Mirror) holds(row db.StoredFile) bool {
 }
 
 // restore writes files anew from the database and gives how many it wrote. What is
-// in their place is kept beside. One that cannot be written is remembered, so that
-// it does not keep the others from it.
+// in their place is kept beside. One that cannot be written is remembered, and does
+// not keep the others from it.
 func (m *Mirror) restore(ctx context.Context, rows []db.StoredFile) (restored int, err error) {
-	kept := 0
+	if len(rows) == 0 {
+		return 0, nil
+	}
+	var files []tree.File
+	var readable []db.StoredFile
 	for _, row := range rows {
 		document, err := m.db.Document(ctx, row.KSeFNumber)
-		var beside []tree.Kept
-		if err == nil {
-			beside, err = m.invoices.Put(ctx, tree.File{Path: row.Path, Content: document})
-		}
 		switch {
-		case err == nil:
-			restored++
-			delete(m.unrestored, row.KSeFNumber)
-			m.Log.Debug("file restored from the database", "path", row.Path, "kept", beside)
-		case ctx.Err() != nil, errors.Is(err, tree.ErrNotMounted):
-			return restored, errors.Join(ctx.Err(), err)
+		case ctx.Err() != nil:
+			return 0, ctx.Err()
+		case err != nil:
+			m.remember(row, err)
 		default:
-			if _, said := m.unrestored[row.KSeFNumber]; !said {
-				m.Log.Error("a file is gone or changed and cannot be restored now; it will be tried again", "ksef_number", row.KSeFNumber, "err", err)
-			}
-			if len(m.unrestored) < restoreMost { // the next audit finds the others
-				m.unrestored[row.KSeFNumber] = row
+			files, readable = append(files, tree.File{Path: row.Path, Content: document}), append(readable, row)
+		}
+	}
+	kept, err := m.invoices.Put(ctx, files...)
+	if err == nil {
+		for _, row := range readable {
+			delete(m.unrestored, row.KSeFNumber)
+		}
+		restored = len(files)
+	} else {
+		// One by one, to know which: another program may have one of them open.
+		for i, file := range files {
+			beside, err := m.invoices.Put(ctx, file)
+			kept = append(kept, beside...)
+			switch {
+			case ctx.Err() != nil, errors.Is(err, tree.ErrNotMounted):
+				return restored, err
+			case err != nil:
+				m.remember(readable[i], err)
+			default:
+				restored++
+				delete(m.unrestored, readable[i].KSeFNumber)
 			}
 		}
-		kept += len(beside)
 	}
 	if restored > 0 {
 		m.watchedTo = 0 // a folder that was made anew is not watched yet
 		m.Log.Warn("files of the invoices folder were gone or changed; they are restored from the database, and changed ones are kept beside as ….kept-1.xml",
-			"files", restored, "kept", kept, "first", rows[0].KSeFNumber)
+			"files", restored, "kept", len(kept), "first", rows[0].KSeFNumber)
+		m.Log.Debug("restored files", "rows", len(rows), "kept", kept)
 	}
 	return restored, nil
+}
+
+// remember keeps a file that could not be restored for the next try, and says so
+// once.
+func (m *Mirror) remember(row db.StoredFile, err error) {
+	if _, said := m.unrestored[row.KSeFNumber]; said || len(m.unrestored) >= restoreMost {
+		return // the next audit finds those that are not remembered
+	}
+	m.unrestored[row.KSeFNumber] = row
+	m.Log.Error("a file is gone or changed and cannot be restored now; it will be tried again", "ksef_number", row.KSeFNumber, "err", err)
 }
 
 // restoreAgain tries what could not be restored: the disk may have been full, or
@@ -232,8 +259,17 @@ func (m *Mirror) restoreAgain(ctx context.Context) error {
 		}
 		rows = append(rows, row)
 	}
-	_, err := m.restore(ctx, rows)
-	return err
+	return m.restoreAll(ctx, rows)
+}
+
+// restoreAll restores any number of files, few at a time.
+func (m *Mirror) restoreAll(ctx context.Context, rows []db.StoredFile) error {
+	for some := range slices.Chunk(rows, restoreCount) {
+		if _, err := m.restore(ctx, some); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Changed is signalled when files of the mirror may have been changed: call
@@ -277,7 +313,7 @@ func (m *Mirror) Heal(ctx context.Context, until time.Time) error {
 			wanting = append(wanting, row)
 		}
 	}
-	if _, err := m.restore(ctx, wanting); err != nil || !vanished {
+	if err := m.restoreAll(ctx, wanting); err != nil || !vanished {
 		return err
 	}
 	m.vanished = true

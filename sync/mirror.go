@@ -62,6 +62,16 @@ type Options struct {
 	// serves commands that ask nothing of KSeF, such as verify.
 	Remote   func(ksef.RequestLog) Remote
 	Progress func(Progress) // nil, or called as invoices are listed and stored
+	// Existing refuses to make a new mirror where there is none: one that was open
+	// before has not vanished for good.
+	Existing bool
+	// NewTree makes the invoices folder anew when its marker is gone. Only a person can
+	// know that it is lost rather than not mounted.
+	NewTree bool
+	// BackUpTo is the folder for the nightly backups, and BackUpKeep how many of this
+	// mirror are kept there; "": there are none.
+	BackUpTo   string
+	BackUpKeep int
 	// Watcher tells of changes in the invoices folder before an audit finds them; nil:
 	// nothing does.
 	Watcher *tree.Watcher
@@ -98,6 +108,9 @@ type Mirror struct {
 	noExports  map[string]time.Time  // by role: until when packages are not asked for
 	partitions map[string]*partition // by role: the crowded instant that is being mirrored, if any
 	awaited    map[string]db.Export  // by role: the export that a scheduled reconciliation waits for
+
+	adoptable map[string][]string // by KSeF number: files of the tree that no row names, while the database takes over the tree
+	backedUp  time.Time           // when a backup was last tried
 
 	watch       *tree.Watch              // nil without a watcher
 	watchedTo   int64                    // the newest invoice whose folder is watched; 0: to be looked at again
@@ -151,6 +164,19 @@ func newMirror(o Options) (*Mirror, error) {
 }
 
 func (m *Mirror) open(ctx context.Context) error {
+	if err := m.lockFolder(); err != nil {
+		return err
+	}
+	return m.openLocked(ctx)
+}
+
+// lockFolder makes the mirror this process's own.
+func (m *Mirror) lockFolder() error {
+	if m.Existing {
+		if err := m.exists(); err != nil {
+			return err
+		}
+	}
 	if err := os.MkdirAll(m.Dir, 0o750); err != nil {
 		return fmt.Errorf("folder of the mirror: %w", err)
 	}
@@ -163,7 +189,24 @@ func (m *Mirror) open(ctx context.Context) error {
 	if !locked {
 		return fmt.Errorf("%s: %w", m.Dir, ErrLocked)
 	}
+	return nil
+}
 
+// exists reports an error when neither the database nor the marker of the invoices
+// folder is there.
+func (m *Mirror) exists() error {
+	id, err := tree.ID(m.InvoicesDir())
+	if err != nil || id != "" {
+		return err
+	}
+	if _, err := os.Stat(DatabasePath(m.Dir)); err != nil {
+		return fmt.Errorf("the mirror that was in %s has gone; mount its volume or move it back: %w", m.Dir, err)
+	}
+	return nil
+}
+
+// openLocked opens the mirror, whose lock is held.
+func (m *Mirror) openLocked(ctx context.Context) error {
 	// The folder and the database carry one identifier, so that a folder on a
 	// volume that is not mounted, or the folder of another mirror, is noticed. A
 	// new database adopts the identifier of a folder that is there already: after
@@ -172,14 +215,20 @@ func (m *Mirror) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	want := m.mirrored(id)
 	if id == "" {
-		id = uuid.NewString()
+		want.ID = uuid.NewString()
+	} else {
+		want.TakesOver = m.Now().Add(holdOff)
 	}
-	m.db, err = db.Open(ctx, DatabasePath(m.Dir), m.mirrored(id), m.Log)
+	m.db, err = db.Open(ctx, DatabasePath(m.Dir), want, m.Log)
 	if err != nil {
 		return err
 	}
 	id = m.db.Mirror().ID
+	if m.db.Created() && !want.TakesOver.IsZero() {
+		m.Log.Warn("the database was lost; a new one takes over the files in the folder. KSeF is asked from then on, as the lost one knew how many requests it counts", "from", want.TakesOver)
+	}
 
 	// A crash between creating the database and the folder leaves a database that
 	// holds nothing, so a missing marker means "not mounted" only once something
@@ -188,12 +237,15 @@ func (m *Mirror) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if empty {
+	if empty || m.NewTree {
 		if err := tree.Create(m.InvoicesDir(), id); err != nil {
 			return err
 		}
 	}
 	if m.invoices, err = tree.Open(m.InvoicesDir(), id); err != nil {
+		return err
+	}
+	if err := m.findAdoptable(ctx); err != nil {
 		return err
 	}
 	if m.Watcher != nil {
@@ -225,6 +277,11 @@ func (m *Mirror) open(ctx context.Context) error {
 	}
 	return nil
 }
+
+// holdOff is for how long no request goes out after a database took the place of
+// another: the longest window in which KSeF counts them (limity-api.md). The
+// requests of the last hour are recorded in the other one.
+const holdOff = time.Hour
 
 // mirrored is what the database has to mirror.
 func (m *Mirror) mirrored(id string) db.Mirror {
