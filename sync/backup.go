@@ -38,10 +38,6 @@ type Backup struct {
 	Removed  []string // paths of older backups of the mirror that made room for it
 }
 
-// DefaultBackupDir is where backups of the mirror in dir go unless another folder is
-// named.
-func DefaultBackupDir(dir string) string { return filepath.Join(dir, "backups") }
-
 // BackUp writes a copy of the mirror's database into the folder o.BackUpTo, which
 // must be there, checks all of it, and removes the oldest backups of this mirror
 // there beyond o.BackUpKeep; 0 keeps all. It works beside whoever works on the
@@ -196,6 +192,9 @@ func (m *Mirror) readyForBackup(ctx context.Context, d *db.DB) error {
 	database := filepath.Dir(DatabasePath(m.Dir))
 	if inside, err := filepath.Rel(database, to); err == nil && filepath.IsLocal(inside) {
 		return errors.New("choose another folder than the database's")
+	}
+	if _, err := backups(to, m.Dir, d.Mirror().ID); err != nil {
+		return err
 	}
 	names, err := filepath.Glob(filepath.Join(to, "*"+partial))
 	if err != nil {

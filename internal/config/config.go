@@ -30,6 +30,7 @@ type Config struct {
 	// absolute; in [Default] it is relative to the configuration file's folder.
 	DataDir string
 	Log     Log
+	Backup  Backup
 	// Mirrors is sorted by name and, after [Load], never empty.
 	Mirrors []Mirror
 	// Warnings is what is allowed but unwise.
@@ -41,6 +42,14 @@ type Log struct {
 	Level slog.Level // debug, info, warn or error
 	// Format is "text", "json", or "auto": text on a terminal, JSON otherwise.
 	Format string
+}
+
+// Backup says where the nightly backups of all mirrors go.
+type Backup struct {
+	// Dir is an existing folder; [Load] makes it absolute. Empty means no nightly
+	// backups.
+	Dir  string
+	Keep int // of each mirror, at least 1
 }
 
 // Mirror is one named configuration: whose invoices, from which environment,
@@ -97,7 +106,7 @@ func (a Auth) References() []Reference { return slices.Collect(maps.Values(a.use
 // Default gives the configuration of a file without any key. It has no mirror,
 // so it is not yet valid.
 func Default() Config {
-	return Config{DataDir: "data", Log: Log{Level: slog.LevelInfo, Format: "auto"}}
+	return Config{DataDir: "data", Log: Log{Level: slog.LevelInfo, Format: "auto"}, Backup: Backup{Keep: 7}}
 }
 
 // DefaultMirror gives the values of the keys that a mirror may leave out. Name,
