@@ -2,10 +2,14 @@ package tree
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -140,5 +144,44 @@ func TestNumberOf(t *testing.T) {
 	}
 	if got := NumberOf(layout.Path(Name{Number: watchedNumber, Role: "seller", IssueDate: "2026-11-05", Counterparty: "A_B", InvoiceNumber: "FV_1"})); got != watchedNumber {
 		t.Errorf("of a path that the layout gives: %q", got)
+	}
+}
+
+// That the system watches no more is said once, whatever the number of folders, and
+// of a folder that is not there nothing is said.
+func TestWatchSaysOnceThatItIsRefused(t *testing.T) {
+	var log strings.Builder
+	w := &Watcher{log: slog.New(slog.NewTextHandler(&log, nil))}
+	w.explain("gone", &os.PathError{Op: "inotify_add_watch", Path: "gone", Err: fs.ErrNotExist})
+	if log.Len() > 0 {
+		t.Errorf("log: %s", &log)
+	}
+	for range 3 {
+		w.explain("folder", errors.New("no space left on device"))
+	}
+	if strings.Count(log.String(), "max_user_watches") != 1 {
+		t.Errorf("log: %s", &log)
+	}
+}
+
+// Of many folders the first are watched, and those that are wanted no more are let
+// go, so that the system's number is not used up.
+func TestWatchIsBounded(t *testing.T) {
+	dir, watch := newWatched(t)
+	var files []string
+	for i := range 2 * watchedFolders {
+		folder := fmt.Sprintf("f%03d", i)
+		if err := os.Mkdir(filepath.Join(dir, folder), 0o750); err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, folder+"/a.xml")
+	}
+	watch.Folders(files)
+	if got := len(watch.watcher.notify.WatchList()); got != watchedFolders {
+		t.Errorf("%d folders are watched", got)
+	}
+	watch.Folders(files[:2])
+	if got := watch.watcher.notify.WatchList(); len(got) != 3 || len(watch.watcher.folders) != 3 {
+		t.Errorf("watched: %v", got)
 	}
 }
