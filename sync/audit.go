@@ -32,6 +32,10 @@ const (
 	// the tree is gone, someone should look before the disk is filled.
 	restoreMost  = 1000
 	restoreShare = 10
+	// healMost is how often a file is restored between two audits when the watcher
+	// tells of it: a program that changes it each time would fill the disk with what
+	// is kept beside.
+	healMost = 3
 	// So many files, or so much of them, are written together: their documents are in
 	// memory.
 	restoreCount = 100
@@ -71,6 +75,7 @@ func (m *Mirror) auditNext(ctx context.Context, until time.Time) error {
 	switch {
 	case over && (m.vanished || a.Started.Before(lastNight(m.Now(), m.db.Mirror().ID, m.warsaw))):
 		a = db.Audit{Pass: a.Pass + 1, Previous: a.Started, Started: m.Now()}
+		clear(m.healed)
 	case over:
 		return nil
 	case m.vanished:
@@ -309,8 +314,14 @@ func (m *Mirror) Heal(ctx context.Context, until time.Time) error {
 			return err
 		}
 		copy(row.SHA256[:], sum)
-		if !m.holds(row) {
+		if m.holds(row) {
+			continue
+		}
+		switch m.healed[number]++; {
+		case m.healed[number] <= healMost:
 			wanting = append(wanting, row)
+		case m.healed[number] == healMost+1:
+			m.Log.Error("a file is changed again and again, by a program perhaps; it is left so until tomorrow", "ksef_number", number)
 		}
 	}
 	if err := m.restoreAll(ctx, wanting); err != nil || !vanished {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -31,6 +32,21 @@ func (w *world) audit() {
 
 // nextDay is a day later, when the audits begin anew.
 func (w *world) nextDay() { w.clock.advance(24 * time.Hour) }
+
+// watch has a watcher tell of changes, soon after them.
+func (w *world) watch() {
+	w.tb.Helper()
+	watcher, err := tree.NewWatcher(50*time.Millisecond, w.options.Log)
+	if err != nil {
+		w.tb.Skipf("this system watches no folders: %v", err)
+	}
+	w.tb.Cleanup(func() {
+		if err := watcher.Close(); err != nil {
+			w.tb.Error(err)
+		}
+	})
+	w.options.Watcher = watcher
+}
 
 // someone does to the files of the folder what people do, and gives what must be
 // there afterwards beside the invoices, by path: what was in the place of an
@@ -135,16 +151,7 @@ func TestAuditHeals(t *testing.T) {
 func TestWatcherHeals(t *testing.T) {
 	w := newWorld(t, ksefsim.Options{})
 	w.add(w.generate(30, time.Hour, 81)...)
-	watcher, err := tree.NewWatcher(50*time.Millisecond, w.options.Log)
-	if err != nil {
-		t.Skipf("this system watches no folders: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := watcher.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	w.options.Watcher = watcher
+	w.watch()
 	m := w.open()
 	if _, err := m.Cycle(t.Context()); err != nil {
 		t.Fatal(err)
@@ -195,6 +202,42 @@ func TestWatcherHeals(t *testing.T) {
 	if err := m.Close(); err != nil {
 		t.Error(err)
 	}
+}
+
+// A program that changes a file again and again does not fill the disk.
+func TestWatcherGivesUp(t *testing.T) {
+	w := newWorld(t, ksefsim.Options{})
+	w.add(w.generate(3, time.Hour, 85)...)
+	w.mustCycle()
+	w.watch()
+	m := w.open()
+	later := w.clock.Now().Add(time.Hour)
+	invoices := filepath.Join(w.dir, "invoices")
+	name := files(t, invoices)[0]
+	there := func() (kept int) { return len(files(t, invoices)) - 3 }
+	for i := range 4 {
+		if err := os.WriteFile(filepath.Join(invoices, name), fmt.Append(nil, i), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		// What it restored itself is told as well, sooner or later.
+		for there() != i+1 && !strings.Contains(w.log.String(), "again and again") {
+			<-m.Changed()
+			if err := m.Heal(t.Context(), later); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if got := there(); got != 3 {
+		t.Errorf("%d files were kept:\n%s", got, w.log)
+	}
+	w.nextDay()
+	if err := errors.Join(m.AuditDue(t.Context(), w.clock.Now()), m.Close()); err != nil {
+		t.Error(err)
+	}
+	if got := there(); got != 4 {
+		t.Errorf("%d files are kept after the audit", got)
+	}
+	w.check()
 }
 
 // What keeps its size and says that nobody wrote it, is found within a month.

@@ -117,6 +117,7 @@ type Mirror struct {
 	vanished    bool                     // a folder has gone: an audit is due now,
 	hurry       bool                     // and is not spread over the day
 	unrestored  map[string]db.StoredFile // by KSeF number: files that could not be restored yet
+	healed      map[string]int           // by KSeF number: how often since the audit began, as the watcher told
 	saidTooMany int64                    // the audit that said that it restores no more
 }
 
@@ -159,7 +160,7 @@ func newMirror(o Options) (*Mirror, error) {
 	return &Mirror{
 		Options: o, warsaw: warsaw,
 		noExports: map[string]time.Time{}, partitions: map[string]*partition{}, awaited: map[string]db.Export{},
-		unrestored: map[string]db.StoredFile{},
+		unrestored: map[string]db.StoredFile{}, healed: map[string]int{},
 	}, nil
 }
 
