@@ -72,10 +72,14 @@ func (m *Mirror) auditNext(ctx context.Context, until time.Time) error {
 		return err
 	}
 	over := a.Pass == 0 || !a.Finished.IsZero()
+	another := db.Audit{Pass: a.Pass + 1, Previous: a.Started, Started: m.Now()}
 	switch {
-	case over && (m.vanished || a.Started.Before(lastNight(m.Now(), m.db.Mirror().ID, m.warsaw))):
-		a = db.Audit{Pass: a.Pass + 1, Previous: a.Started, Started: m.Now()}
+	case over && a.Started.Before(lastNight(m.Now(), m.db.Mirror().ID, m.warsaw)):
+		a = another
 		clear(m.healed)
+	case over && m.vanished:
+		another.Restored = a.Restored // the bound is of a day
+		a = another
 	case over:
 		return nil
 	case m.vanished:
