@@ -76,12 +76,14 @@ func someone(t *testing.T, w *world) (own map[string]string, changed []string) {
 		os.Remove(at(6)),
 		os.Mkdir(at(6), 0o750),
 		os.WriteFile(filepath.Join(invoices, "mine", "sums.xlsx"), []byte("my own"), 0o600),
+		os.WriteFile(at(7), []byte("<old/>"), 0o600),
+		os.Chtimes(at(7), start.AddDate(-1, 0, 0), start.AddDate(-1, 0, 0)), // as a copy from elsewhere has it
 	} {
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	return map[string]string{filepath.Join("mine", "sums.xlsx"): "my own"}, []string{"<changed/>", "<saved/>", string(same)}
+	return map[string]string{filepath.Join("mine", "sums.xlsx"): "my own"}, []string{"<changed/>", "<saved/>", "<old/>", string(same)}
 }
 
 // mended checks that every invoice is in its place again, and that nothing that
@@ -202,6 +204,40 @@ func TestWatcherHeals(t *testing.T) {
 	if err := m.Close(); err != nil {
 		t.Error(err)
 	}
+}
+
+// A file that cannot be restored keeps none of the others from it, and is restored
+// at the next look after the obstacle has gone.
+func TestAuditTriesAgain(t *testing.T) {
+	w := newWorld(t, ksefsim.Options{})
+	w.add(w.generate(20, time.Hour, 86)...)
+	w.mustCycle()
+	invoices := filepath.Join(w.dir, "invoices")
+	names := files(t, invoices)
+	blocked, other := filepath.Dir(names[0]), names[len(names)-1]
+	if filepath.Dir(other) == blocked {
+		t.Fatal("all files are in one folder")
+	}
+	m := w.open()
+	for _, err := range []error{
+		os.Rename(filepath.Join(invoices, blocked), filepath.Join(w.dir, "aside")),
+		os.WriteFile(filepath.Join(invoices, blocked), []byte("a file in the place of the folder"), 0o600),
+		os.Remove(filepath.Join(invoices, other)),
+		m.AuditDue(t.Context(), w.clock.Now()),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(invoices, other)); err != nil || !strings.Contains(w.log.String(), "cannot be restored now") {
+		t.Errorf("%v\n%s", err, w.log)
+	}
+	for _, err := range []error{os.Remove(filepath.Join(invoices, blocked)), m.AuditDue(t.Context(), w.clock.Now()), m.Close()} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.check()
 }
 
 // A program that changes a file again and again does not fill the disk.
@@ -336,9 +372,13 @@ func TestAuditInPieces(t *testing.T) {
 	if got := there(); got != atOnce {
 		t.Errorf("the first piece restored %d files", got)
 	}
+	// What goes behind it is the next audit's.
+	if err := os.Remove(filepath.Join(invoices, files(t, invoices)[0])); err != nil {
+		t.Fatal(err)
+	}
 	w.clock.advance(13 * time.Hour)
 	w.audit()
-	if got := there(); got != most || !strings.Contains(w.log.String(), "for someone to look at") {
+	if got := there(); got != most-1 || !strings.Contains(w.log.String(), "for someone to look at") {
 		t.Errorf("the first audit restored %d files:\n%s", got, w.log)
 	}
 	w.nextDay()
