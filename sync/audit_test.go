@@ -120,6 +120,7 @@ func mended(t *testing.T, w *world, own map[string]string, changed []string) {
 // What people do to the files is found within a day and undone, and nothing that
 // they wrote is lost, with nobody watching.
 func TestAuditHeals(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, ksefsim.Options{})
 	w.add(w.generate(30, time.Hour, 81)...)
 	w.mustCycle()
@@ -151,6 +152,7 @@ func TestAuditHeals(t *testing.T) {
 
 // The same, as soon as the watcher tells. The audit of the day is over by then.
 func TestWatcherHeals(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, ksefsim.Options{})
 	w.add(w.generate(30, time.Hour, 81)...)
 	w.watch()
@@ -209,6 +211,8 @@ func TestWatcherHeals(t *testing.T) {
 // A file that cannot be restored keeps none of the others from it, and is restored
 // at the next look after the obstacle has gone.
 func TestAuditTriesAgain(t *testing.T) {
+	slow(t)
+	t.Parallel()
 	w := newWorld(t, ksefsim.Options{})
 	w.add(w.generate(20, time.Hour, 86)...)
 	w.mustCycle()
@@ -242,6 +246,8 @@ func TestAuditTriesAgain(t *testing.T) {
 
 // A program that changes a file again and again does not fill the disk.
 func TestWatcherGivesUp(t *testing.T) {
+	slow(t)
+	t.Parallel()
 	w := newWorld(t, ksefsim.Options{})
 	w.add(w.generate(3, time.Hour, 85)...)
 	w.mustCycle()
@@ -278,6 +284,8 @@ func TestWatcherGivesUp(t *testing.T) {
 
 // What keeps its size and says that nobody wrote it, is found within a month.
 func TestAuditReadsEveryFileOnceAMonth(t *testing.T) {
+	slow(t)
+	t.Parallel()
 	w := newWorld(t, ksefsim.Options{})
 	w.add(w.generate(30, time.Hour, 82)...)
 	w.mustCycle()
@@ -318,6 +326,7 @@ func TestAuditReadsEveryFileOnceAMonth(t *testing.T) {
 // written, by audits, by what the watcher tells, by anything. When it is back, so
 // is all.
 func TestAuditLeavesAnUnmountedFolderAlone(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, ksefsim.Options{})
 	w.add(w.generate(10, time.Hour, 83)...)
 	w.mustCycle()
@@ -356,6 +365,7 @@ func TestAuditLeavesAnUnmountedFolderAlone(t *testing.T) {
 // When much is gone, it restores a part of it a day and asks for someone to look.
 func TestAuditInPieces(t *testing.T) {
 	slow(t)
+	t.Parallel()
 	const all, atOnce, most = 1300, 1000, 1000
 	w := newWorld(t, ksefsim.Options{})
 	w.add(w.generate(all, time.Hour, 84)...)

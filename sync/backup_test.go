@@ -62,6 +62,8 @@ func (w *world) downloads() (n int) {
 // mirror is as one that was never interrupted, nothing came twice, and KSeF was left
 // alone until it had forgotten what the backup does not know of.
 func TestRestoreGoesOn(t *testing.T) {
+	slow(t)
+	t.Parallel()
 	w := newWorld(t, ksefsim.Options{})
 	w.add(w.generate(60, 24*time.Hour, 91)...)
 	w.mustCycle()
@@ -120,6 +122,8 @@ func TestRestoreGoesOn(t *testing.T) {
 
 // Whatever is wrong with a backup, the database that is there stays.
 func TestRestoreRefuses(t *testing.T) {
+	slow(t)
+	t.Parallel()
 	w := newWorld(t, ksefsim.Options{})
 	w.add(w.generate(10, time.Hour, 93)...)
 	w.mustCycle()
@@ -159,6 +163,7 @@ func TestRestoreRefuses(t *testing.T) {
 // The nights: one backup each, as many are kept as told, nobody else's file is
 // touched, a crash's remainder goes, and what is wrong is said and tried again.
 func TestNightlyBackups(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, ksefsim.Options{})
 	w.add(w.generate(5, time.Hour, 95)...)
 	w.mustCycle()
@@ -228,6 +233,8 @@ func TestNightlyBackups(t *testing.T) {
 // every file that is right is taken over wherever people have put it, also when the
 // layout has changed since.
 func TestRebuildDatabase(t *testing.T) {
+	slow(t)
+	t.Parallel()
 	const invoices = 40
 	w := newWorld(t, ksefsim.Options{})
 	w.add(w.generate(invoices, 250*24*time.Hour, 96)...)
@@ -286,6 +293,8 @@ func TestRebuildDatabase(t *testing.T) {
 
 // The folder of invoices is lost with its marker. Only a person can say so.
 func TestRebuildTree(t *testing.T) {
+	slow(t)
+	t.Parallel()
 	w := newWorld(t, ksefsim.Options{})
 	w.add(w.generate(30, time.Hour, 97)...)
 	w.mustCycle()
@@ -313,6 +322,7 @@ func TestRebuildTree(t *testing.T) {
 // The folder of the mirror goes while the daemon has it open, and comes back: no
 // second mirror is begun in its place.
 func TestFolderRenamedUnderTheDaemon(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, ksefsim.Options{})
 	w.add(w.generate(10, time.Hour, 98)...)
 	w.mustCycle()
@@ -345,6 +355,8 @@ func TestFolderRenamedUnderTheDaemon(t *testing.T) {
 // Another program holds a transaction open for half an hour of cycles: they go on
 // beside it, it sees what it saw at its beginning, and the log shrinks once it ends.
 func TestReaderHoldsATransaction(t *testing.T) {
+	slow(t)
+	t.Parallel()
 	w := newWorld(t, ksefsim.Options{})
 	w.add(w.generate(20, time.Hour, 100)...)
 	w.mustCycle()
