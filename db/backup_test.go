@@ -136,6 +136,32 @@ func TestCheckBackupRefuses(t *testing.T) {
 			t.Error("a damaged page went unnoticed")
 		}
 	})
+	t.Run("an index", func(t *testing.T) {
+		backup := backUp(t, d)
+		page := value[int](t, d, "SELECT page_size FROM pragma_page_size")
+		pool, err := connect(backup, readOnly, time.Second, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var root int
+		if err := pool.QueryRow("SELECT rootpage FROM sqlite_schema WHERE name = 'invoices_seller'").Scan(&root); err != nil {
+			t.Fatal(err)
+		}
+		if err := pool.Close(); err != nil {
+			t.Fatal(err)
+		}
+		content, err := os.ReadFile(backup)
+		if err != nil {
+			t.Fatal(err)
+		}
+		content[root*page-8] ^= 1 // in the key of a row: no document is touched
+		if err := os.WriteFile(backup, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := CheckBackup(t.Context(), backup, testMirror); err == nil || !strings.Contains(err.Error(), "it is damaged") {
+			t.Errorf("a damaged index: %v", err)
+		}
+	})
 	t.Run("missing", func(t *testing.T) {
 		if _, _, err := CheckBackup(t.Context(), filepath.Join(t.TempDir(), "none.db"), testMirror); err == nil {
 			t.Error("a backup that is not there was checked")

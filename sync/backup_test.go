@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"ksefmirror/db"
+	"ksefmirror/internal/ksef"
 	"ksefmirror/internal/ksefsim"
 	"ksefmirror/internal/tree"
 	ksefsync "ksefmirror/sync"
@@ -85,7 +86,13 @@ func TestRestoreGoesOn(t *testing.T) {
 	names := files(t, filepath.Join(w.dir, "invoices"))
 	downloaded := w.downloads()
 
+	// KSeF asks to be left alone for longer than an hour, which the backup does not
+	// know of either.
+	w.sim.Fault(ksefsim.TooMany("/invoices/query/metadata", 1, "7200"))
 	m := w.open()
+	if _, err := m.Cycle(t.Context()); asBudget(err) == nil {
+		t.Errorf("KSeF's block: %v", err)
+	}
 	if _, err := ksefsync.Restore(t.Context(), w.options, made.Path); !errors.Is(err, ksefsync.ErrLocked) {
 		t.Errorf("restored while the mirror was in use: %v", err)
 	}
@@ -108,6 +115,14 @@ func TestRestoreGoesOn(t *testing.T) {
 	}
 	if after := w.sim.Stats(); !maps.Equal(after.ByGroup, asked.ByGroup) {
 		t.Errorf("requests went out: %v, then %v", asked.ByGroup, after.ByGroup)
+	}
+	w.clock.advance(time.Hour)
+	asked = w.sim.Stats()
+	if _, err := w.cycle(); asBudget(err) == nil {
+		t.Errorf("KSeF's block is forgotten: %v", err)
+	}
+	if after := w.sim.Stats(); after.ByGroup[ksef.GroupMetadata] != asked.ByGroup[ksef.GroupMetadata] {
+		t.Error("KSeF was asked although it wants to be left alone")
 	}
 	w.clock.advance(time.Hour)
 	w.mustCycle()
