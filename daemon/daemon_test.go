@@ -305,7 +305,7 @@ func TestCareWithoutKSeF(t *testing.T) {
 		began := time.Now()
 		log := keep(t, time.Hour, map[string]*mirror{"a": m})
 		if len(m.audits) < 5 || len(m.audits) != len(m.began) || m.backUp != len(m.began) {
-			t.Errorf("%d cycles, %d audits, %d backups", len(m.began), len(m.audits), m.backUp)
+			t.Fatalf("%d cycles, %d audits, %d backups", len(m.began), len(m.audits), m.backUp)
 		}
 		if want := began.Add(15 * time.Minute); !m.audits[0].Equal(want) {
 			t.Errorf("the first audit had time until %s, want %s", m.audits[0], want)
