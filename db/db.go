@@ -424,9 +424,9 @@ func (d *DB) explain(operation string, err error) error {
 	case isCode(err, sqlite3.SQLITE_CANTOPEN):
 		remedy = ": give the service's user permission for the file and its folder, and check that the disk is mounted"
 	case isCode(err, sqlite3.SQLITE_NOTADB):
-		remedy = ": this is not an SQLite database; move it away, or correct the path"
+		remedy = ": this is not an SQLite database, or its beginning is damaged; correct the path, or stop the service and run ksefmirror restore or ksefmirror rebuild"
 	case isCode(err, sqlite3.SQLITE_CORRUPT):
-		remedy = ": the file is damaged; stop the service, move it away together with its -wal and -shm files, and restore a backup"
+		remedy = ": the file is damaged; stop the service and run ksefmirror restore with a backup, or ksefmirror rebuild"
 	case isCode(err, sqlite3.SQLITE_IOERR):
 		remedy = ": check the disk it is on"
 	case isCode(err, sqlite3.SQLITE_BUSY):
