@@ -85,7 +85,7 @@ func (m *Mirror) BackUpDue(ctx context.Context) error {
 // LastBackup gives when the newest backup in a folder was made of the mirror that is
 // in dir and has the given ID; zero: there is none.
 func LastBackup(folder, dir, id string) (time.Time, error) {
-	names, err := backups(folder, dir, id)
+	names, err := backups(folder, dir, id, "")
 	if err != nil || len(names) == 0 {
 		return time.Time{}, err
 	}
@@ -105,8 +105,9 @@ func backupName(dir, id string) *regexp.Regexp {
 	return regexp.MustCompile(`^` + regexp.QuoteMeta(backupPrefix(dir, id)) + `(\d{4}-\d\d-\d\dT\d{6}Z)\.db$`)
 }
 
-// backups gives the names of the backups of a mirror in a folder, oldest first.
-func backups(folder, dir, id string) ([]string, error) {
+// backups gives the names of the backups of a mirror in a folder, oldest first; with
+// the suffix of unfinished ones, those.
+func backups(folder, dir, id, suffix string) ([]string, error) {
 	entries, err := os.ReadDir(folder) // by name
 	if err != nil {
 		return nil, fmt.Errorf("folder for backups, which is never made, in case its volume is not mounted: %w", err)
@@ -114,7 +115,7 @@ func backups(folder, dir, id string) ([]string, error) {
 	ours := backupName(dir, id)
 	var names []string
 	for _, entry := range entries {
-		if entry.Type().IsRegular() && ours.MatchString(entry.Name()) {
+		if name, has := strings.CutSuffix(entry.Name(), suffix); has && entry.Type().IsRegular() && ours.MatchString(name) {
 			names = append(names, entry.Name())
 		}
 	}
@@ -127,7 +128,7 @@ func (m *Mirror) backUp(ctx context.Context, d *db.DB) (Backup, error) {
 	if err != nil {
 		return Backup{}, fmt.Errorf("back up into %s: %w", m.BackUpTo, err)
 	}
-	names, err := backups(m.BackUpTo, m.Dir, d.Mirror().ID)
+	names, err := backups(m.BackUpTo, m.Dir, d.Mirror().ID, "")
 	if err != nil || m.BackUpKeep == 0 {
 		return made, err
 	}
@@ -158,7 +159,7 @@ func (m *Mirror) writeBackup(ctx context.Context, d *db.DB) (_ Backup, err error
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, os.Remove(unfinished))
+			_ = os.Remove(unfinished) // or a later backup does
 		}
 	}()
 	err = d.BackUp(ctx, unfinished)
@@ -193,20 +194,17 @@ func (m *Mirror) readyForBackup(ctx context.Context, d *db.DB) error {
 	if inside, err := filepath.Rel(database, to); err == nil && filepath.IsLocal(inside) {
 		return errors.New("choose another folder than the database's")
 	}
-	if _, err := backups(to, m.Dir, d.Mirror().ID); err != nil {
-		return err
-	}
-	names, err := filepath.Glob(filepath.Join(to, "*"+partial))
+	left, err := backups(to, m.Dir, d.Mirror().ID, partial)
 	if err != nil {
 		return err
 	}
-	ours := backupName(m.Dir, d.Mirror().ID)
-	for _, name := range names {
-		info, err := os.Lstat(name)
-		if err == nil && ours.MatchString(strings.TrimSuffix(filepath.Base(name), partial)) && time.Since(info.ModTime()) > partialAge {
-			if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return err
-			}
+	for _, name := range left {
+		info, err := os.Lstat(filepath.Join(to, name))
+		if err == nil && time.Since(info.ModTime()) > partialAge {
+			err = os.Remove(filepath.Join(to, name))
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
 		}
 	}
 	size, err := d.Size(ctx)
