@@ -23,7 +23,6 @@ const (
 	upsertAudit = `INSERT INTO audit(id, pass, reached, restored, previous_at, started_at, finished_at) VALUES(1, ?, ?, ?, ?, ?, ?)
 	ON CONFLICT(id) DO UPDATE SET pass = excluded.pass, reached = excluded.reached, restored = excluded.restored,
 		previous_at = excluded.previous_at, started_at = excluded.started_at, finished_at = excluded.finished_at`
-	selectNewestID    = `SELECT coalesce(max(id), 0) FROM invoices`
 	selectNewestPaths = `SELECT xml_path FROM invoices WHERE id > (SELECT max(id) FROM invoices) - ? ORDER BY id DESC`
 	selectAdopts      = `SELECT adopts FROM mirror WHERE id = 1`
 	updateAdopts      = `UPDATE mirror SET adopts = ? WHERE id = 1`
@@ -61,7 +60,7 @@ func (d *DB) RecordAudit(ctx context.Context, a Audit) error {
 // there is none. It takes the same time however many there are.
 func (d *DB) NewestID(ctx context.Context) (int64, error) {
 	var id int64
-	err := d.read.statements[selectNewestID].QueryRowContext(ctx).Scan(&id)
+	err := d.read.statements[selectLastID].QueryRowContext(ctx).Scan(&id)
 	return id, d.explain("look for the newest invoice in", err)
 }
 
