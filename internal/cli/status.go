@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"ksefmirror/internal/config"
+	"ksefmirror/internal/tree"
 	ksefsync "ksefmirror/sync"
 )
 
@@ -27,6 +29,10 @@ const (
 	late    = 3
 	minLate = 2 * time.Hour
 )
+
+// lateBackup is how old the last of the nightly backups may be: one may fail, as its
+// disk is being changed.
+const lateBackup = 48 * time.Hour
 
 // mirrorStatus is one mirror in the output of status --json.
 type mirrorStatus struct {
@@ -51,7 +57,7 @@ also while the daemon runs. Exits 0 when all is in order, 1 when someone should
 look, 2 when a role has not succeeded for three intervals and two hours. That KSeF's
 limits cut a run short is no failure; it then says how far the role is complete.`,
 		RunE: func(cmd *cobra.Command, names []string) error {
-			_, mirrors, err := c.pick(names)
+			loaded, mirrors, err := c.pick(names)
 			if err != nil {
 				return err
 			}
@@ -62,6 +68,7 @@ limits cut a run short is no failure; it then says how far the role is complete.
 					return ksefsync.ReadStatus(cmd.Context(), m.Dir, m.Roles, now)
 				})
 				s.judgeLogin(m, time.Now())
+				s.judgeBackup(m, loaded.Backup.Dir, time.Now())
 				level = max(level, s.Level)
 				all = append(all, s)
 			}
@@ -167,6 +174,32 @@ func (s *mirrorStatus) judgeLogin(m config.Mirror, now time.Time) {
 		}
 		s.Notices = append(s.Notices, notice.Text)
 	}
+}
+
+// judgeBackup adds what is not in order with the nightly backups, if the
+// configuration has a folder for them.
+func (s *mirrorStatus) judgeBackup(m config.Mirror, folder string, now time.Time) {
+	if folder == "" {
+		return
+	}
+	id, err := tree.ID(filepath.Join(m.Dir, "invoices"))
+	if err != nil || id == "" {
+		return // it has never run, or has worse troubles
+	}
+	last, err := ksefsync.LastBackup(folder, m.Dir, id)
+	problem := ""
+	switch {
+	case err != nil:
+		problem = err.Error()
+	case last.IsZero():
+		problem = "there is no backup in " + folder
+	case now.Sub(last) > lateBackup:
+		problem = "the last backup is of " + last.Format(time.RFC3339)
+	default:
+		return
+	}
+	s.Level = max(s.Level, statusWarning)
+	s.Problems = append(s.Problems, problem)
 }
 
 func (c *command) printStatus(s mirrorStatus) {
