@@ -125,7 +125,7 @@ Exit codes: 0 in order, 1 failure, 2 wrong command line or configuration,
 		return usageError(fmt.Errorf("%w\n  See: %s --help", err, cmd.CommandPath()))
 	})
 	root.PersistentFlags().StringVar(&c.configFlag, "config", "", "configuration `file` (default: config.toml here, then the system's place)")
-	root.AddCommand(c.demo(), c.simulate(), c.sync(), c.run(), c.status(), c.invoices(), c.show(), c.register(), c.verify(), c.reparse(), c.reconcile(), c.remote(), c.auth(), c.config(), c.service(), c.version())
+	root.AddCommand(c.demo(), c.simulate(), c.sync(), c.run(), c.status(), c.invoices(), c.show(), c.register(), c.verify(), c.reparse(), c.reconcile(), c.backup(), c.restore(), c.rebuild(), c.remote(), c.auth(), c.config(), c.service(), c.version())
 	return root
 }
 
@@ -204,9 +204,17 @@ func options(m config.Mirror, log *slog.Logger) (ksefsync.Options, error) {
 	if err != nil {
 		return ksefsync.Options{}, err
 	}
+	told, err := receivers(m, log)
+	if err != nil {
+		return ksefsync.Options{}, err
+	}
+	names := make([]string, len(told)) // not nil, which would leave those of before
+	for i, receiver := range told {
+		names[i] = receiver.Name()
+	}
 	return ksefsync.Options{
 		Dir: m.Dir, Environment: m.Environment, Context: ksefContext(m.Context),
-		Roles: m.Roles, Since: m.Since, Layout: layout, Log: log,
+		Roles: m.Roles, Since: m.Since, Layout: layout, Receivers: names, Log: log,
 		Remote: func(requests ksef.RequestLog) ksefsync.Remote {
 			client := newClient(m, requests, log)
 			logInWith(client, m, log)
@@ -224,10 +232,13 @@ func newClient(m config.Mirror, requests ksef.RequestLog, log *slog.Logger) *kse
 	return &ksef.Client{
 		BaseURL: address, Context: ksefContext(m.Context),
 		Limiter:   ksef.NewLimiter(requests, ksef.DefaultLimits()),
-		UserAgent: "ksefmirror/" + buildVersion(),
+		UserAgent: userAgent(),
 		Log:       log,
 	}
 }
+
+// userAgent names the program to others.
+func userAgent() string { return "ksefmirror/" + buildVersion() }
 
 // open opens one mirror for work.
 func open(ctx context.Context, m config.Mirror, log *slog.Logger, progress func(ksefsync.Progress)) (*ksefsync.Mirror, error) {

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -9,6 +10,7 @@ import (
 
 	"ksefmirror/daemon"
 	"ksefmirror/internal/config"
+	"ksefmirror/internal/tree"
 	"ksefmirror/service"
 	ksefsync "ksefmirror/sync"
 )
@@ -69,12 +71,18 @@ func (c *command) keep(ctx context.Context, ready func(*slog.Logger, service.Hea
 	for _, warning := range loaded.Warnings {
 		log.Warn("the configuration is unwise", "key", warning.Key, "value", warning.Value, "reason", warning.Want)
 	}
+	watcher, err := tree.NewWatcher(watchQuiet, log)
+	if err != nil {
+		log.Warn("folders cannot be watched; what is changed in them is found within a day", "err", err)
+	} else {
+		defer func() { _ = watcher.Close() }() // nothing is lost with it
+	}
 	var pulse service.Pulse
 	var jobs []daemon.Job
 	for _, m := range loaded.Mirrors {
 		beat := func(due time.Time, failures int) { pulse.Beat(m.Name, due, failures) }
 		beat(time.Now().Add(daemon.MaxSilence), 0) // so that the first line of status counts it
-		jobs = append(jobs, daemon.Job{Name: m.Name, Interval: m.Interval, Open: opener(m, log, &pulse), Beat: beat})
+		jobs = append(jobs, daemon.Job{Name: m.Name, Interval: m.Interval, Open: opener(loaded.Backup, m, log, watcher, &pulse), Beat: beat})
 	}
 	ready(log, pulse.Health)
 	daemon.Run(ctx, log, jobs)
@@ -82,13 +90,32 @@ func (c *command) keep(ctx context.Context, ready func(*slog.Logger, service.Hea
 	return nil
 }
 
-func opener(m config.Mirror, log *slog.Logger, pulse *service.Pulse) func(context.Context) (daemon.Mirror, error) {
+// watchQuiet is how long after a change in a folder it is looked at: whoever saves a
+// file has finished by then.
+const watchQuiet = 5 * time.Second
+
+func opener(backup config.Backup, m config.Mirror, log *slog.Logger, watcher *tree.Watcher, pulse *service.Pulse) func(context.Context) (daemon.Mirror, error) {
+	existing := false
 	remind := reminder(m, log.With("mirror", m.Name)) // also when the mirror is opened anew, each notice once
 	return func(ctx context.Context) (daemon.Mirror, error) {
-		mirror, err := open(ctx, m, log, func(ksefsync.Progress) { pulse.Moved(m.Name, time.Now().Add(daemon.MaxSilence)) })
+		if err := refuseForeignFolder(m.Dir); err != nil {
+			return nil, err
+		}
+		o, err := options(m, log.With("mirror", m.Name))
+		if err != nil {
+			return nil, err
+		}
+		o.Progress = func(ksefsync.Progress) { pulse.Moved(m.Name, time.Now().Add(daemon.MaxSilence)) }
+		o.Watcher, o.BackUpTo, o.BackUpKeep, o.Existing = watcher, backup.Dir, backup.Keep, existing
+		mirror, err := ksefsync.Open(ctx, o)
 		if err != nil {
 			return nil, err // not mirror: a nil *Mirror in the interface would not be nil
 		}
-		return reminded{mirror, remind}, nil
+		existing = true
+		sender, err := newSender(m, mirror, log.With("mirror", m.Name))
+		if err != nil {
+			return nil, errors.Join(err, mirror.Close())
+		}
+		return tell(ctx, reminded{mirror, remind}, sender), nil
 	}
 }

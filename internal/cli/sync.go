@@ -53,7 +53,8 @@ and exits 5. What was fetched is kept either way.`,
 // syncOne brings one mirror up to date and gives its exit code.
 func (c *command) syncOne(ctx context.Context, loaded *config.Config, m config.Mirror, wait bool) (int, error) {
 	bar := newProgress(c.stderr, m.Name)
-	mirror, err := open(ctx, m, c.logger(loaded.Log), bar.show)
+	log := c.logger(loaded.Log)
+	mirror, err := open(ctx, m, log, bar.show)
 	if errors.Is(err, ksefsync.ErrLocked) {
 		return exitLocked, err
 	}
@@ -62,7 +63,8 @@ func (c *command) syncOne(ctx context.Context, loaded *config.Config, m config.M
 	}
 	mirror.EveryRole = true // who asks by hand wants to know about all
 	code, err := c.cycles(ctx, m.Name, mirror, bar, wait)
-	if closeErr := mirror.Close(); closeErr != nil {
+	deliverErr := c.deliver(ctx, m, mirror, log.With("mirror", m.Name))
+	if closeErr := errors.Join(deliverErr, mirror.Close()); closeErr != nil {
 		return exitFailure, errors.Join(err, closeErr)
 	}
 	return code, err
