@@ -144,7 +144,7 @@ func TestCheckBackupRefuses(t *testing.T) {
 			t.Fatal(err)
 		}
 		var root int
-		if err := pool.QueryRow("SELECT rootpage FROM sqlite_schema WHERE name = 'invoices_seller'").Scan(&root); err != nil {
+		if err := pool.QueryRow("SELECT rootpage FROM sqlite_schema WHERE name = 'invoices_number'").Scan(&root); err != nil {
 			t.Fatal(err)
 		}
 		if err := pool.Close(); err != nil {

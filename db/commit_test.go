@@ -114,7 +114,9 @@ func TestCommitKeepsEveryField(t *testing.T) {
 	fill(reflect.ValueOf(doc).Elem(), &n)
 	doc.Notes[1].Value = strings.Repeat("ż", sharedText)
 	doc.Parties[0].Kind, doc.Parties[1].Kind = "seller", "buyer"
-	doc.Parties[1].IDType = "Nip"
+	for i := range doc.Parties {
+		doc.Parties[i].IDType, doc.Parties[i].NIP = "Nip", doc.Parties[i].ID
+	}
 	doc.Lines[0].Kind = "line"
 	in.Document = doc
 	in.CorrectedHash = hashOf([]byte("the offline invoice"))
@@ -161,7 +163,7 @@ func TestCommitKeepsEveryField(t *testing.T) {
 		want := wantColumns(reflect.ValueOf(party), map[string]string{"Kind": "party", "IDType": "id_type", "ID": "id_value", "IDCountry": "id_country", "GLN": "gln", "Contacts": ""})
 		want["email"], want["phone"] = party.Contacts[0].Email, party.Contacts[0].Phone
 		want["contacts_json"] = fmt.Sprintf(`[{"email":%q,"phone":%q},{"email":%q,"phone":%q}]`, party.Contacts[0].Email, party.Contacts[0].Phone, party.Contacts[1].Email, party.Contacts[1].Phone)
-		compare(fmt.Sprintf("SELECT * FROM parties ORDER BY id LIMIT 1 OFFSET %d", i), want)
+		compare(fmt.Sprintf("SELECT * FROM parties ORDER BY party DESC LIMIT 1 OFFSET %d", i), want)
 	}
 	for i, line := range doc.Lines {
 		renamed := map[string]string{"Number": "line_number", "UID": "line_uid", "PKWiU": "pkwiu", "VATRate": "vat_rate", "OSSRate": "oss_rate"}
@@ -206,6 +208,20 @@ func TestCommitKeepsEveryField(t *testing.T) {
 		for i := range rows.Len() {
 			compare(fmt.Sprintf("%s ORDER BY %s LIMIT 1 OFFSET %d", query, key, i), wantColumns(rows.Index(i), renamed))
 		}
+	}
+}
+
+// The NIP of a party follows from its identifier.
+func TestNIPOfParties(t *testing.T) {
+	d := newTest(t)
+	in := testInvoice(0)
+	for i, p := range []parse.Party{{IDType: "InternalId", ID: "5265877635-12345"}, {IDType: "InternalId", ID: "12345"}, {IDType: "VatUe", ID: "5265877635", IDCountry: "DE"}} {
+		p.Kind, p.Position = "third", i+1
+		in.Document.Parties = append(in.Document.Parties, p)
+	}
+	commit(t, d, Batch{Role: "seller", Invoices: []Invoice{in}})
+	if got := value[string](t, d, "SELECT group_concat(party || coalesce(nip, '-'), ' ') FROM (SELECT * FROM parties ORDER BY party, position)"); got != "buyer7123306158 seller5265877635 third5265877635 third- third-" {
+		t.Error(got)
 	}
 }
 

@@ -188,8 +188,8 @@ func (d *DB) stored(ctx context.Context, tx *sql.Tx, number string) (id int64, h
 	return id, hash, err
 }
 
-// storeAll stores the invoices of a batch, and lets those that named them before they
-// were there find them.
+// storeAll stores the invoices of a batch, lets those that named them before they were
+// there find them, and the search too.
 func (d *DB) storeAll(ctx context.Context, tx *sql.Tx, b *Batch) error {
 	if len(b.Invoices) == 0 {
 		return nil
@@ -199,24 +199,34 @@ func (d *DB) storeAll(ctx context.Context, tx *sql.Tx, b *Batch) error {
 		return err
 	}
 	texts := make(map[string]struct{})
+	var added []int64
 	for i := range b.Invoices {
 		// Its rows take as much memory as its document: those of one at a time.
-		if err := d.store(ctx, tx, &b.Invoices[i], b.Role, texts); err != nil {
+		id, isNew, err := d.store(ctx, tx, &b.Invoices[i], b.Role, texts)
+		if err != nil {
 			return fmt.Errorf("invoice %s: %w", b.Invoices[i].KSeFNumber, err)
 		}
+		if isNew {
+			added = append(added, id)
+		}
+	}
+	if err := d.addToSearch(ctx, tx, added); err != nil {
+		return err
 	}
 	_, err := d.exec(ctx, tx, resolveReferences, last)
 	return err
 }
 
-// store keeps in texts the long texts that this transaction has stored.
-func (d *DB) store(ctx context.Context, tx *sql.Tx, in *Invoice, role string, texts map[string]struct{}) error {
+// store gives the row of an invoice, and whether it was not stored before. It keeps in
+// texts the long texts that this transaction has stored.
+func (d *DB) store(ctx context.Context, tx *sql.Tx, in *Invoice, role string, texts map[string]struct{}) (id int64, isNew bool, err error) {
 	r, err := d.rowsOf(in, role)
 	if err != nil {
-		return err
+		return 0, false, err
 	}
 	r.stored = texts
-	id, err := d.insert(ctx, tx, in.KSeFNumber, r)
+	id, err = d.insert(ctx, tx, in.KSeFNumber, r)
+	isNew = err == nil
 	if errors.Is(err, errStored) {
 		var hash string
 		if id, hash, err = d.stored(ctx, tx, in.KSeFNumber); err == nil && hash != r.hash {
@@ -224,10 +234,10 @@ func (d *DB) store(ctx context.Context, tx *sql.Tx, in *Invoice, role string, te
 		}
 	}
 	if err != nil {
-		return err
+		return 0, false, err
 	}
 	_, err = d.exec(ctx, tx, insertRole, id, r.role)
-	return err
+	return id, isNew, err
 }
 
 // errStored says that an invoice with the same number is stored already.
@@ -542,7 +552,7 @@ func queries() []string {
 		selectRoleCounts, selectOpenQuarantine, selectQuarantined, selectStreams, selectRequests, selectBlocks, selectLimits, selectExports, countAbandoned,
 		selectReconciliation, selectHeld, countHeld, selectDifferences, countNotListed, selectFirstRun, selectOutdated, countOutdated, selectLastID,
 		selectDeliveries, selectNewestID, selectFirstSince, selectNewInvoices, countNewInvoices,
-		selectAudit, selectNewestPaths, selectAdopts,
+		selectAudit, selectNewestPaths, selectAdopts, selectSearch,
 	}
 }
 
@@ -561,6 +571,7 @@ func commands() []string {
 		deleteOldRequests, selectNewRequests, selectBlocks, insertRequest, updateRequest, upsertBlock, updateLimits, insertExport, updateReference, deleteExport, abandonExport, deleteOldAbandoned,
 		insertReconciliation, advanceReconciliation, countLate, finishReconciliation, deleteReconciliations, insertLate, setNotSeen, clearNotSeen,
 		selectReading, beginReading, undoReading, endReading, updateReading, keepReading, outdate,
+		insertSearch, deleteSearch,
 		insertDelivery, deleteDelivery, offerDelivery, failDelivery, acknowledge,
 		upsertAudit, updateAdopts, forgetReconciliations,
 	})

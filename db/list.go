@@ -22,6 +22,7 @@ type InvoiceFilter struct {
 	Form                 string   // FA, FA_RR, PEF, PEF_KOR or UNKNOWN
 	Unpaid               bool     // it does not say that it is paid
 	DueBy                string   // not paid, and the first due date is not later
+	Text                 string   // as [DB.Search] finds it
 }
 
 // Of an invoice that could not be read, KSeF's metadata stand in.
@@ -48,7 +49,7 @@ const (
 	toGross    = `iif(i.parse_status = 'ok', i.gross_minor, i.api_gross_minor) <= ?`
 	ofType     = `EXISTS(SELECT 1 FROM json_each(?) t WHERE t.value IN (upper(i.invoice_type), upper(i.api_invoice_type)))`
 	ofForm     = `i.form = ?`
-	unpaid     = `coalesce(i.payment_status, 'unknown') <> 'paid'`
+	unpaid     = `i.payment_status IS NOT 'paid'` // as in invoices_due
 	dueBy      = `i.first_due_date <= ?`
 	beforeThis = `(i.stored_at, i.id) < (?, ?)`
 )
@@ -71,6 +72,11 @@ func (f InvoiceFilter) where() (conditions []string, args []any) {
 	}
 	if f.GrossTo != nil {
 		add(toGross, *f.GrossTo)
+	}
+	if query := searchQuery(f.Text); query != "" {
+		add(searchCondition, query)
+	} else if f.Text != "" {
+		add("FALSE") // nothing in it that could be found
 	}
 	if len(f.Types) > 0 {
 		list, _ := json.Marshal(f.Types) // strings only: this cannot fail
@@ -176,7 +182,7 @@ const selectDetails = `SELECT * FROM v_invoices WHERE ksef_number = ?`
 
 // detailLists are the queries for what an invoice has several of, by its id.
 var detailLists = [...]struct{ name, query string }{
-	{"parties", `SELECT * FROM parties WHERE invoice_id = ? ORDER BY id`},
+	{"parties", `SELECT * FROM parties WHERE invoice_id = ? ORDER BY party <> 'seller', party <> 'buyer', party, position`},
 	{"lines", `SELECT * FROM invoice_lines WHERE invoice_id = ? ORDER BY kind, position`},
 	{"vat_summary", `SELECT * FROM vat_summary WHERE invoice_id = ?`},
 	{"references", `SELECT r.relation, r.position, r.ksef_number, r.number, r.issue_date, r.outside_ksef, t.ksef_number AS found_ksef_number

@@ -239,6 +239,10 @@ func TestMigrateFromVersion3(t *testing.T) {
 	if n != 3 || value[int](t, d, "SELECT count(*) FROM v_invoices") != 3 {
 		t.Errorf("%d invoices", n)
 	}
+	checkSearch(t, d)
+	if found := search(t, d, "a b o"); len(found) != 1 || found[0] != in.KSeFNumber {
+		t.Errorf("by its lines it finds %q", found)
+	}
 	for query, want := range map[string]string{
 		"SELECT group_concat(kind || position || name || before_correction || annex15 || coalesce(exchange_rate, ''), ' ' ORDER BY kind, position) FROM v_lines WHERE invoice_id = 7": "line1A00 line2B10 order1O014.2",
 		"SELECT bucket || net_minor FROM vat_summary WHERE invoice_id = 7":                   "standard5",

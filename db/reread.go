@@ -160,6 +160,17 @@ const (
 func (d *DB) Reread(ctx context.Context, invoices []Invoice) (kept []string, err error) {
 	err = d.transaction(ctx, "store what was read again in", func(ctx context.Context, tx *sql.Tx) error {
 		kept = nil
+		ids := make([]int64, len(invoices))
+		for i := range invoices {
+			id, _, err := d.stored(ctx, tx, invoices[i].KSeFNumber)
+			if err != nil {
+				return fmt.Errorf("invoice %s: %w", invoices[i].KSeFNumber, err)
+			}
+			ids[i] = id
+		}
+		if err := d.removeFromSearch(ctx, tx, ids); err != nil {
+			return err
+		}
 		for i := range invoices {
 			in := &invoices[i]
 			was, err := d.reread(ctx, tx, in)
@@ -170,7 +181,7 @@ func (d *DB) Reread(ctx context.Context, invoices []Invoice) (kept []string, err
 				kept = append(kept, in.KSeFNumber)
 			}
 		}
-		return nil
+		return d.addToSearch(ctx, tx, ids)
 	})
 	return kept, err
 }

@@ -357,7 +357,6 @@ func partyColumns(p *parse.Party) []column {
 		{"id_type", text(p.IDType)},
 		{"id_value", text(p.ID)},
 		{"id_country", text(p.IDCountry)},
-		{"nip", text(p.NIP)},
 		{"eori", text(p.EORI)},
 		{"name", text(p.Name)},
 		{"trade_name", text(p.TradeName)},

@@ -6,7 +6,6 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -279,58 +278,4 @@ func pefColumns(form string) map[string]string {
 		columns[key] = expression
 	}
 	return columns
-}
-
-// The register of the official FA(3) examples adds up to what they state, corrections
-// included, without a sign turned.
-func TestRegisterSums(t *testing.T) {
-	folder := "../../shared/ksef/samples/fa3"
-	files, err := filepath.Glob(filepath.Join(folder, "mf_*.xml"))
-	if err != nil || len(files) == 0 {
-		t.Skipf("the official samples are not here: %v", err)
-	}
-	d := newTest(t)
-	want := map[string]*big.Rat{}
-	for n, file := range files {
-		in := testInvoice(n)
-		if in.XML, err = os.ReadFile(file); err != nil {
-			t.Fatal(err)
-		}
-		if in.Document, err = parse.Parse(in.XML); err != nil {
-			t.Fatal(err)
-		}
-		in.Hash = hashOf(in.XML)
-		commit(t, d, Batch{Role: "seller", Invoices: []Invoice{in}})
-		// Read as text, not by the parser whose rows are summed.
-		for rest := string(in.XML); ; {
-			_, after, found := strings.Cut(rest, "<P_1")
-			if !found {
-				break
-			}
-			rest = after
-			name, after, _ := strings.Cut(after, ">")
-			number, _, _ := strings.Cut(after, "<")
-			if !strings.HasPrefix(name, "3_") && name != "5" {
-				continue
-			}
-			exact, ok := new(big.Rat).SetString(number)
-			if !ok {
-				t.Fatalf("%s: P_1%s is %s", file, name, number)
-			}
-			kind := "gross"
-			if name != "5" {
-				kind = "net"
-			}
-			if want[kind] == nil {
-				want[kind] = new(big.Rat)
-			}
-			want[kind].Add(want[kind], exact)
-		}
-	}
-	for kind, query := range map[string]string{"net": "SELECT sum(net_minor) FROM vat_summary", "gross": "SELECT sum(gross_minor) FROM invoices"} {
-		sum := value[int64](t, d, query)
-		if exact := want[kind].Mul(want[kind], big.NewRat(100, 1)); !exact.IsInt() || exact.Num().Int64() != sum {
-			t.Errorf("%s: %d hundredths, the documents say %s", kind, sum, exact.RatString())
-		}
-	}
 }

@@ -59,8 +59,8 @@ UPDATE invoice_references SET target_id = (
   SELECT iif(count(*) = 1, max(c.candidate_id), NULL) FROM reference_candidates c
   WHERE c.invoice_id = invoice_references.invoice_id AND c.relation = invoice_references.relation AND c.position = invoice_references.position);
 
--- One row for each invoice that a correction names, whether the mirror has it or not.
 CREATE VIEW v_corrections AS
+-- One row for each invoice that a correction names, whether the mirror has it or not.
 SELECT
   i.id AS invoice_id, -- invoice_id: of the correction, as v_invoices.id
   i.ksef_number AS ksef_number, -- ksef_number: of the correction
@@ -100,14 +100,13 @@ SELECT
 FROM invoice_references r JOIN invoices i ON i.id = r.invoice_id LEFT JOIN invoices t ON t.id = r.target_id
 WHERE r.relation = 'corrects';
 
+-- The partition has all columns of the original, which are one and the same, so that
+-- SQLite takes a condition on any of them into the query.
+CREATE VIEW v_chain AS
 -- One row for each corrected invoice and for each of its corrections, those of its
 -- corrections included, in the order of their dates, with what the amounts are after
 -- each. Invoices that nothing corrects are not in it, nor are corrections of an
 -- invoice that the mirror does not have: v_corrections has those.
---
--- The partition has all columns of the original, which are one and the same, so that
--- SQLite takes a condition on any of them into the query.
-CREATE VIEW v_chain AS
 SELECT
   original_id AS original_id, -- original_id: of the corrected invoice, as v_invoices.id
   original_ksef_number AS original_ksef_number, -- original_ksef_number: of the corrected invoice
@@ -166,9 +165,9 @@ FROM (
     PARTITION BY original_id, original_ksef_number, original_invoice_number, original_issue_date, original_seller_nip
     ORDER BY invoice_id <> original_id, issue_date, acquired_at, ksef_number));
 
+CREATE VIEW v_advances AS
 -- One row for each advance invoice that a settlement names, whether the mirror has it
 -- or not.
-CREATE VIEW v_advances AS
 SELECT
   i.id AS invoice_id, -- invoice_id: of the settlement, as v_invoices.id
   i.ksef_number AS ksef_number, -- ksef_number: of the settlement
@@ -196,9 +195,9 @@ SELECT
 FROM invoice_references r JOIN invoices i ON i.id = r.invoice_id LEFT JOIN invoices t ON t.id = r.target_id
 WHERE r.relation = 'settles_advance';
 
+CREATE VIEW v_settlements AS
 -- One row for each invoice that settles advances, but corrections of such: what it
 -- leaves to pay, as it states itself, and as the order and the advances add up.
-CREATE VIEW v_settlements AS
 SELECT
   invoice_id AS invoice_id, -- invoice_id: of the settlement, as v_invoices.id
   ksef_number AS ksef_number, -- ksef_number: of the settlement
@@ -234,11 +233,12 @@ FROM (
   FROM invoices i
   WHERE NOT i.is_correction AND i.id IN (SELECT invoice_id FROM invoice_references WHERE relation = 'settles_advance' AND position = 1));
 
+-- The month finds the other invoice by an index of migration 7.
+CREATE VIEW v_technical_corrections AS
 -- One row for each technical correction: an invoice that was sent in the place of one
 -- that was issued offline and that KSeF did not accept (open-api:
 -- hashOfCorrectedInvoice). It stands for itself: what it corrects was not in KSeF, and
 -- its amounts are no differences.
-CREATE VIEW v_technical_corrections AS
 SELECT
   i.id AS invoice_id, -- invoice_id: of the technical correction, as v_invoices.id
   i.ksef_number AS ksef_number, -- ksef_number: of it
@@ -248,5 +248,6 @@ SELECT
   i.corrected_offline_hash AS corrected_hash, -- corrected_hash: SHA-256 in base64 of the XML that was not accepted
   t.id AS corrected_id, -- corrected_id: of the invoice with that hash, from the same seller and date, as v_invoices.id; NULL: not here, which is the rule
   t.ksef_number AS corrected_ksef_number -- corrected_ksef_number: of that invoice; NULL: likewise
-FROM invoices i LEFT JOIN invoices t ON t.seller_nip = i.seller_nip AND t.issue_date = i.issue_date AND t.invoice_hash = i.corrected_offline_hash AND t.id <> i.id
+FROM invoices i LEFT JOIN invoices t ON substr(t.issue_date, 1, 7) = substr(i.issue_date, 1, 7)
+  AND +t.seller_nip = i.seller_nip AND t.issue_date = i.issue_date AND t.invoice_hash = i.corrected_offline_hash AND t.id <> i.id
 WHERE i.corrected_offline_hash IS NOT NULL;

@@ -292,6 +292,7 @@ func (b *bench) hour(ctx context.Context) ([]row, error) {
 func (b *bench) growth(ctx context.Context) ([]row, error) {
 	small, large := b.folder(), b.folder()
 	var few, many []idleness
+	var views []monthly
 	err := b.with(ctx, scenario{Invoices: b.Package, Shape: shape6K}, func(sim *simulator) error {
 		b.say("a mirror of %s invoices and one of %s", thousands(b.Package), thousands(b.Package*b.Held))
 		if _, err := measure[measured](ctx, "mirror", mirrorJob{URL: sim.url, Dir: small, Count: b.Package}); err != nil {
@@ -315,13 +316,14 @@ func (b *bench) growth(ctx context.Context) ([]row, error) {
 			}
 			few, many = append(few, little), append(many, much)
 		}
-		return nil
+		views, err = measure[[]monthly](ctx, "months", monthJob{Path: ksefsync.DatabasePath(large), Month: time.Now().AddDate(0, -b.Held/2, 0)})
+		return err
 	})
 	if err != nil {
 		return nil, err
 	}
 	milliseconds := func(of []idleness, which func(idleness) time.Duration) float64 {
-		return median(of, func(i idleness) float64 { return float64(which(i).Microseconds()) / 1000 })
+		return median(of, func(i idleness) float64 { return inMilliseconds(which(i)) })
 	}
 	open := func(i idleness) time.Duration { return i.Open }
 	cycle := func(i idleness) time.Duration { return i.Cycle }
@@ -333,10 +335,18 @@ func (b *bench) growth(ctx context.Context) ([]row, error) {
 			found: fmt.Sprintf("%.1f / %.1f ms", little, much), kept: much < most && much < 2*little+10,
 		}
 	}
-	return []row{
+	rows := []row{
 		compared("CPU of a cycle with nothing new", "under 50 ms, and the same", 50, cycle),
 		compared("start-up", "under 2 s, and the same", 2000, open),
-	}, nil
+	}
+	for _, v := range views {
+		rows = append(rows, row{
+			what: fmt.Sprintf("CPU for the sums of a month, %s held: %s", thousands(b.Package*b.Held), v.View), bound: "under 100 ms",
+			found: fmt.Sprintf("%.1f ms; every column of the %s rows %.0f ms", inMilliseconds(v.Sums), thousands(v.Rows), inMilliseconds(v.All)),
+			kept:  v.Sums < 100*time.Millisecond,
+		})
+	}
+	return rows, nil
 }
 
 func (m measured) cpuEach() float64 { return perInvoice(m.CPU, m.Invoices) }
@@ -351,6 +361,8 @@ func (m measured) String() string {
 func perInvoice(d time.Duration, invoices int) float64 {
 	return float64(d.Microseconds()) / float64(invoices)
 }
+
+func inMilliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 // median of what each gives; the lower middle one of an even number.
 func median[T any](all []T, each func(T) float64) float64 {

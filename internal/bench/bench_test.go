@@ -32,7 +32,7 @@ func TestMeasureAll(t *testing.T) {
 	}
 	printTable(&table, rows)
 	t.Logf("\n%s\n%s", &progress, &table)
-	if strings.Contains(table.String(), "NaN") || len(rows) != 17 {
+	if strings.Contains(table.String(), "NaN") || len(rows) != 27 {
 		t.Errorf("%d rows:\n%s", len(rows), &table)
 	}
 

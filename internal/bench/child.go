@@ -32,6 +32,8 @@ func runChild(ctx context.Context, job, argument string) error {
 		return answer(argument, func(path string) (reading, error) { return readMeanwhile(ctx, path) })
 	case "multiply":
 		return do(argument, func(j multiplication) error { return multiply(ctx, j) })
+	case "months":
+		return answer(argument, func(j monthJob) ([]monthly, error) { return askViews(ctx, j) })
 	case "idle":
 		return answer(argument, func(j mirrorJob) (idleness, error) { return idle(ctx, j) })
 	}

@@ -25,8 +25,9 @@ type multiplication struct {
 	Times    int
 }
 
-// multiply copies the rows of every table again and again, with other ids and
-// KSeF numbers, so that the database is as large as if it had been mirrored.
+// multiply copies the rows of every table again and again, with other ids and KSeF
+// numbers, so that the database is as large as if it had been mirrored. Each copy is
+// of a month earlier, and every other invoice of it a sale.
 func multiply(ctx context.Context, j multiplication) error {
 	if err := os.CopyFS(filepath.Join(j.To, "database"), os.DirFS(filepath.Join(j.From, "database"))); err != nil {
 		return err
@@ -73,7 +74,8 @@ func multiply(ctx context.Context, j multiplication) error {
 			}
 		}
 	}
-	_, err = pool.ExecContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)")
+	// The search has to find the copies too.
+	_, err = pool.ExecContext(ctx, "INSERT INTO invoice_search(invoice_search) VALUES('rebuild'); PRAGMA wal_checkpoint(TRUNCATE)")
 	return err
 }
 
@@ -101,10 +103,15 @@ func copyStatement(ctx context.Context, pool *sql.DB, table string) (string, err
 		case "id":
 			continue // SQLite gives the next one
 		case "ksef_number": // of the invoice: references to others stay
-			if table != "invoices" {
-				break
+			if table == "invoices" {
+				value = "printf('%s-%d', ksef_number, :times)"
 			}
-			value = "printf('%s-%d', ksef_number, :times)"
+		case "issue_date", "tax_date", "sale_date", "received_date", "first_due_date", "last_due_date":
+			value = "date(" + name + ", '-' || :times || ' months')"
+		case "stored_at":
+			value = "date(substr(stored_at, 1, 10), '-' || :times || ' months') || substr(stored_at, 11)"
+		case "role":
+			value = "iif(invoice_id % 2, role, 'seller')"
 		}
 		columns, values = append(columns, name), append(values, value)
 	}

@@ -30,7 +30,7 @@ type listFlags struct {
 	amountFrom, amountTo, form   string
 	types                        []string
 	unpaid                       bool
-	due                          string
+	due, text                    string
 	limit                        int
 	json, csv                    bool
 	xlsx                         string
@@ -68,6 +68,7 @@ Of an invoice that could not be read, what KSeF's list states is shown.`,
 	flags.StringVar(&f.to, "to", "", "last `day` of issue")
 	flags.StringVar(&f.counterparty, "counterparty", "", "`NIP` of the seller or buyer, or a part of a name, whatever its case and Polish letters")
 	flags.StringVar(&f.number, "number", "", "a part of the seller's `number` of the invoice, likewise")
+	flags.StringVar(&f.text, "text", "", "`words` that must all be in the number, the parties' names or the descriptions of lines; mlot* is the beginning of one")
 	flags.StringVar(&f.amountFrom, "amount-from", "", "smallest gross `amount`, such as 1234.56, in the invoice's currency")
 	flags.StringVar(&f.amountTo, "amount-to", "", "largest gross `amount`")
 	flags.StringSliceVar(&f.types, "type", nil, "`types`, such as KOR,KOR_ZAL, as invoices name them, or KSeF does")
@@ -102,9 +103,9 @@ func (c *command) reading(ctx context.Context, names []string, work func(context
 	return errors.Join(err, d.Close())
 }
 
-// filter checks the flags. A text search would be another field of the filter.
+// filter checks the flags.
 func (f *listFlags) filter() (db.InvoiceFilter, error) {
-	filter := db.InvoiceFilter{Role: f.role, IssuedFrom: f.from, IssuedTo: f.to, Form: f.form, Unpaid: f.unpaid, DueBy: f.due}
+	filter := db.InvoiceFilter{Role: f.role, IssuedFrom: f.from, IssuedTo: f.to, Form: f.form, Unpaid: f.unpaid, DueBy: f.due, Text: f.text}
 	if f.role != "" && !slices.Contains([]string{"seller", "buyer", "third_party", "authorized"}, f.role) {
 		return filter, fmt.Errorf("--role %q: want seller, buyer, third_party or authorized", f.role)
 	}

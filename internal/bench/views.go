@@ -1,0 +1,117 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// monthJob is a database whose views are asked for a month.
+type monthJob struct {
+	Path  string // of the database
+	Month time.Time
+}
+
+// monthly is what the month took of one view, in CPU: less depends on what else the
+// machine does than in wall time.
+type monthly struct {
+	View      string
+	Rows      int
+	Sums, All time.Duration // for the number of rows with the sums of all amounts, and to read every column of them
+}
+
+// askViews asks each view that has months for one, by the condition that its definition gives, as
+// another program would.
+func askViews(ctx context.Context, j monthJob) (all []monthly, err error) {
+	pool, err := sql.Open("sqlite", "file://"+j.Path+"?mode=ro")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, pool.Close()) }()
+	pool.SetMaxOpenConns(1)
+	rows, err := pool.QueryContext(ctx, `SELECT m.name, m.sql, 'count(*)' || group_concat(iif(c.name GLOB '*_minor' OR c.name = 'size', ', sum(' || c.name || ')', ''), '')
+		FROM sqlite_schema m JOIN pragma_table_info(m.name) c WHERE m.type = 'view' AND m.name GLOB 'v_*' GROUP BY m.name`)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	questions := make(map[string][2]string)
+	for rows.Next() {
+		var view, definition, sums string
+		if err := rows.Scan(&view, &definition, &sums); err != nil {
+			return nil, err
+		}
+		_, after, found := strings.Cut(definition, "-- A month: ")
+		if !found {
+			continue
+		}
+		condition, _, _ := strings.Cut(after, "\n")
+		from := " FROM " + view + " WHERE " + strings.NewReplacer("2026-11", j.Month.Format("2006-01"), "2026-12", j.Month.AddDate(0, 1, 0).Format("2006-01")).Replace(condition)
+		all = append(all, monthly{View: view})
+		questions[view] = [2]string{"SELECT " + sums + from, "SELECT *" + from}
+	}
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		return nil, err
+	}
+	for i := range all {
+		m := &all[i]
+		if _, m.Sums, err = ask(ctx, pool, questions[m.View][0]); err != nil {
+			return nil, err
+		}
+		if m.Rows, m.All, err = ask(ctx, pool, questions[m.View][1]); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+// ask reads all that a query gives, three times, and gives the number of its rows and
+// the median of the CPU.
+func ask(ctx context.Context, pool *sql.DB, query string) (count int, cpu time.Duration, err error) {
+	var each []time.Duration
+	for range 3 {
+		before, err := used()
+		if err != nil {
+			return 0, 0, err
+		}
+		if count, err = readAll(ctx, pool, query); err != nil {
+			return 0, 0, fmt.Errorf("%s: %w", query, err)
+		}
+		after, err := used()
+		if err != nil {
+			return 0, 0, err
+		}
+		each = append(each, after.cpu-before.cpu)
+	}
+	slices.Sort(each)
+	return count, each[1], nil
+}
+
+func readAll(ctx context.Context, pool *sql.DB, query string) (count int, err error) {
+	rows, err := pool.QueryContext(ctx, query)
+	if err != nil {
+		return 0, err
+	}
+	defer rows.Close()
+	columns, err := rows.Columns()
+	if err != nil {
+		return 0, err
+	}
+	values := make([]any, len(columns))
+	for i := range values {
+		values[i] = new(sql.RawBytes)
+	}
+	for rows.Next() {
+		if err := rows.Scan(values...); err != nil {
+			return 0, err
+		}
+		count++
+	}
+	return count, rows.Err()
+}
