@@ -38,12 +38,22 @@ const (
 	i.payment_status, i.first_due_date, i.parse_status, i.xml_path
 	FROM invoices i`
 	orderList = ` ORDER BY i.stored_at DESC, i.id DESC LIMIT ?`
+	// Where there are dates, the index of their months has less to look at than that of
+	// the order; the plus signs hide the latter.
+	orderDated = ` ORDER BY +i.stored_at DESC, +i.id DESC LIMIT ?`
 
 	inRole     = `EXISTS(SELECT 1 FROM invoice_roles r WHERE r.invoice_id = i.id AND r.role = ?)`
 	fromTax    = `coalesce(i.tax_date, i.issue_date) >= ?`
 	toTax      = `coalesce(i.tax_date, i.issue_date) <= ?`
 	fromIssued = `i.issue_date >= ?`
 	toIssued   = `i.issue_date <= ?`
+
+	// As in invoices_tax_month and invoices_issue_month.
+	fromTaxMonth   = `substr(coalesce(i.tax_date, i.issue_date), 1, 7) >= substr(?, 1, 7)`
+	toTaxMonth     = `substr(coalesce(i.tax_date, i.issue_date), 1, 7) <= substr(?, 1, 7)`
+	fromIssueMonth = `substr(i.issue_date, 1, 7) >= substr(?, 1, 7)`
+	toIssueMonth   = `substr(i.issue_date, 1, 7) <= substr(?, 1, 7)`
+
 	withNIP    = `? IN (i.seller_nip, i.buyer_nip)`
 	fromGross  = `iif(i.parse_status = 'ok', i.gross_minor, i.api_gross_minor) >= ?`
 	toGross    = `iif(i.parse_status = 'ok', i.gross_minor, i.api_gross_minor) <= ?`
@@ -61,6 +71,7 @@ func (f InvoiceFilter) where() (conditions []string, args []any) {
 	}
 	for _, c := range []struct{ condition, value string }{
 		{inRole, f.Role}, {fromTax, f.TaxFrom}, {toTax, f.TaxTo}, {fromIssued, f.IssuedFrom}, {toIssued, f.IssuedTo},
+		{fromTaxMonth, f.TaxFrom}, {toTaxMonth, f.TaxTo}, {fromIssueMonth, f.IssuedFrom}, {toIssueMonth, f.IssuedTo},
 		{withNIP, f.NIP}, {ofForm, f.Form}, {dueBy, f.DueBy},
 	} {
 		if c.value != "" {
@@ -104,7 +115,11 @@ func (d *DB) List(ctx context.Context, f InvoiceFilter) iter.Seq2[Record, error]
 			if len(conditions) > 0 {
 				query += " WHERE " + strings.Join(conditions, " AND ")
 			}
-			page, last, err := d.listPage(ctx, query+orderList, append(args, filesPage))
+			order := orderList
+			if f.TaxFrom+f.TaxTo+f.IssuedFrom+f.IssuedTo != "" {
+				order = orderDated
+			}
+			page, last, err := d.listPage(ctx, query+order, append(args, filesPage))
 			if err != nil {
 				yield(Record{}, d.explain("list the invoices of", err))
 				return

@@ -223,3 +223,38 @@ func TestDetails(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A month of a large mirror is found by its index, not by reading everything.
+func TestMonthsAreFoundByIndex(t *testing.T) {
+	d := newTest(t)
+	commit(t, d, Batch{Role: "seller", Invoices: testInvoices(0, 3)})
+	conditions, args := InvoiceFilter{Role: "seller", TaxFrom: "2026-11-01", TaxTo: "2026-11-30"}.where()
+	conditions, args = append(conditions, beforeThis), append(args, "2026-11-22", 1, filesPage)
+	queries := map[string][]any{selectList + " WHERE " + strings.Join(conditions, " AND ") + orderDated: args}
+	for _, day := range registerDays {
+		queries[strings.ReplaceAll(selectRegister, "DAY", day)] = []any{"seller", "2026-11-01", "2026-11-30"}
+	}
+	for query, args := range queries {
+		rows, err := d.read.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+query, args...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var plan []string
+		for rows.Next() {
+			var id, parent, unused int
+			var step string
+			if err := rows.Scan(&id, &parent, &unused, &step); err != nil {
+				t.Fatal(err)
+			}
+			plan = append(plan, step)
+		}
+		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.ContainsFunc(plan, func(step string) bool {
+			return strings.HasPrefix(step, "SEARCH i USING INDEX invoices_") && strings.Contains(step, "_month")
+		}) {
+			t.Errorf("%s\n%s", query, strings.Join(plan, "\n"))
+		}
+	}
+}

@@ -3,14 +3,16 @@ package db
 import (
 	"context"
 	"iter"
+	"strings"
 )
 
-// selectRegister gives a range of dates in one role, an invoice a row. The buckets of
-// PEF are counted to those of FA with the same meaning (UNCL 5305). An invoice that
-// could not be read has KSeF's totals, and no rates: it must not be missing.
+// selectRegister gives a range of dates in one role, an invoice a row. DAY stands for
+// one of registerDays; the indexes are by its month, and CROSS JOIN begins there. The
+// buckets of PEF are counted to those of FA with the same meaning (UNCL 5305). An
+// invoice that could not be read has KSeF's totals, and no rates: it must not be
+// missing.
 const selectRegister = `WITH stated AS (
-	SELECT i.*, r.role, s.net_minor AS rate_net, s.vat_minor AS rate_vat,
-		CASE ?2 WHEN 'issued' THEN i.issue_date WHEN 'received' THEN i.received_date ELSE coalesce(i.tax_date, i.issue_date) END AS day,
+	SELECT i.*, r.role, s.net_minor AS rate_net, s.vat_minor AS rate_vat, DAY AS day,
 		CASE
 		WHEN s.bucket IN ('ubl:S:23', 'ubl:S:22') THEN 'standard'
 		WHEN s.bucket IN ('ubl:S:8', 'ubl:S:7') THEN 'reduced1'
@@ -23,8 +25,8 @@ const selectRegister = `WITH stated AS (
 		WHEN s.bucket GLOB 'ubl:AE:*' THEN 'reverse_charge'
 		WHEN s.bucket GLOB 'ubl:*' OR s.bucket = 'zero' THEN 'other'
 		ELSE s.bucket END AS rate
-	FROM invoice_roles r JOIN invoices i ON i.id = r.invoice_id LEFT JOIN vat_summary s ON s.invoice_id = i.id
-	WHERE r.role = ?1)
+	FROM invoices i CROSS JOIN invoice_roles r ON r.invoice_id = i.id AND r.role = ?1 LEFT JOIN vat_summary s ON s.invoice_id = i.id
+	WHERE substr(DAY, 1, 7) BETWEEN substr(?2, 1, 7) AND substr(?3, 1, 7) AND DAY BETWEEN ?2 AND ?3)
 SELECT ksef_number, invoice_number, coalesce(invoice_type, api_invoice_type) AS invoice_type,
 	issue_date, coalesce(sale_date, period_to) AS sale_date, coalesce(tax_date, issue_date) AS tax_date, received_date,
 	iif(role = 'seller', coalesce(buyer_nip, coalesce(buyer_id_country, '') || buyer_id), seller_nip) AS counterparty_id,
@@ -51,7 +53,12 @@ SELECT ksef_number, invoice_number, coalesce(invoice_type, api_invoice_type) AS 
 	split_payment, cash_method, self_billing, margin_scheme,
 	(SELECT group_concat(g.gtu) FROM (SELECT DISTINCT l.gtu FROM invoice_lines l WHERE l.invoice_id = stated.id AND l.gtu IS NOT NULL ORDER BY 1) g) AS gtu,
 	parse_status
-FROM stated WHERE day BETWEEN ?3 AND ?4 GROUP BY id ORDER BY day, stored_at, id`
+FROM stated GROUP BY +id ORDER BY day, stored_at, id` // +: not in the order of all invoices
+
+// registerDays are the dates that a register can go by.
+var registerDays = map[string]string{
+	"tax": `coalesce(i.tax_date, i.issue_date)`, "issued": `i.issue_date`, "received": `i.received_date`,
+}
 
 // Register gives the register of one role, seller or buyer: its invoices whose tax,
 // issued or received date, as by says, is not before from and not after to, by that
@@ -62,7 +69,7 @@ FROM stated WHERE day BETWEEN ?3 AND ?4 GROUP BY id ORDER BY day, stored_at, id`
 // All of it is of one instant, so it must be read at once.
 func (d *DB) Register(ctx context.Context, role, by, from, to string) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
-		rows, err := d.read.QueryContext(ctx, selectRegister, role, by, from, to)
+		rows, err := d.read.QueryContext(ctx, strings.ReplaceAll(selectRegister, "DAY", registerDays[by]), role, from, to)
 		if err != nil {
 			yield(Record{}, d.explain("read the register from", err))
 			return
