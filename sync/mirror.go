@@ -211,7 +211,9 @@ func (m *Mirror) mirrored(id string) db.Mirror {
 func DatabasePath(dir string) string { return filepath.Join(dir, "database", "invoices.db") }
 
 // InvoicesDir is the folder tree that people browse.
-func (m *Mirror) InvoicesDir() string { return filepath.Join(m.Dir, "invoices") }
+func (m *Mirror) InvoicesDir() string { return filepath.Join(m.Dir, invoicesFolder) }
+
+const invoicesFolder = "invoices"
 
 // QuarantineDir holds what arrived but failed its checks.
 func (m *Mirror) QuarantineDir() string { return filepath.Join(m.Dir, "quarantine") }
