@@ -91,7 +91,7 @@ func (c *command) plan() (service.Plan, error) {
 	s.DataDir = loaded.DataDir
 	for _, m := range loaded.Mirrors {
 		s.Mirrors = append(s.Mirrors, m.Dir)
-		for _, reference := range m.Auth.References() {
+		for _, reference := range m.References() {
 			switch reference.Scheme {
 			case "cred":
 				s.Credentials = append(s.Credentials, reference.Name)

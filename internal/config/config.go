@@ -29,6 +29,9 @@ type Config struct {
 	// DataDir is the folder that holds one folder per mirror. [Load] makes it
 	// absolute; in [Default] it is relative to the configuration file's folder.
 	DataDir string
+	// Metrics is the host and port at which Prometheus is told how the mirrors are;
+	// "" tells nobody. It is on this machine unless the file says otherwise.
+	Metrics string
 	Log     Log
 	// Mirrors is sorted by name and, after [Load], never empty.
 	Mirrors []Mirror
@@ -60,8 +63,10 @@ type Mirror struct {
 	Interval time.Duration // from the start of one cycle to the start of the next
 	// Layout is the pattern of folder and file names, as the operator wrote it.
 	Layout string
-	Auth   Auth
-	Dir    string // DataDir joined with Name: the mirror's own folder, absolute
+	// PingURL is where the address is kept that is told of every cycle; zero for none.
+	PingURL Reference
+	Auth    Auth
+	Dir     string // DataDir joined with Name: the mirror's own folder, absolute
 }
 
 // The ways to log in.
@@ -91,8 +96,14 @@ func (a Auth) used() map[string]Reference {
 	return used
 }
 
-// References gives what the method takes, in no particular order.
-func (a Auth) References() []Reference { return slices.Collect(maps.Values(a.used())) }
+// References gives the secrets of a mirror that are in use, in no particular order.
+func (m Mirror) References() []Reference {
+	references := slices.Collect(maps.Values(m.Auth.used()))
+	if m.PingURL != (Reference{}) {
+		references = append(references, m.PingURL)
+	}
+	return references
+}
 
 // Default gives the configuration of a file without any key. It has no mirror,
 // so it is not yet valid.
@@ -131,8 +142,15 @@ func Load(path string, checkLayout func(string) error) (*Config, error) {
 	}
 	for _, mirror := range config.Mirrors {
 		used := mirror.Auth.used()
+		if mirror.PingURL != (Reference{}) {
+			used["ping_url"] = mirror.PingURL
+		}
 		for _, key := range slices.Sorted(maps.Keys(used)) {
-			problem := Problem{File: path, Key: shown(toml.Key{"mirror", mirror.Name, "auth", key}), Value: used[key].String()}
+			place := toml.Key{"mirror", mirror.Name, "auth", key}
+			if key == "ping_url" {
+				place = toml.Key{"mirror", mirror.Name, key}
+			}
+			problem := Problem{File: path, Key: shown(place), Value: used[key].String()}
 			switch used[key].Scheme {
 			case schemeFile:
 				if err := used[key].check(key); err != nil {

@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net"
 	"net/netip"
 	"net/url"
 	"path/filepath"
 	"reflect"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -21,9 +23,11 @@ import (
 // belongs is one problem among the others, not the end of the reading.
 type (
 	fileTable struct {
-		DataDir any                    `toml:"data_dir"`
-		Log     logTable               `toml:"log"`
-		Mirror  map[string]mirrorTable `toml:"mirror"`
+		DataDir       any                    `toml:"data_dir"`
+		Metrics       any                    `toml:"metrics"`
+		MetricsBeyond any                    `toml:"metrics_beyond_this_machine"`
+		Log           logTable               `toml:"log"`
+		Mirror        map[string]mirrorTable `toml:"mirror"`
 	}
 	logTable struct {
 		Level  any `toml:"level"`
@@ -37,6 +41,7 @@ type (
 		Since       any       `toml:"since"`
 		Interval    any       `toml:"interval"`
 		Layout      any       `toml:"layout"`
+		PingURL     any       `toml:"ping_url"`
 		Auth        authTable `toml:"auth"`
 	}
 	authTable struct {
@@ -158,6 +163,8 @@ func (c *checker) config(file fileTable) *Config {
 		config.DataDir = filepath.Clean(dir)
 	}
 
+	config.Metrics = c.metrics(file.Metrics, file.MetricsBeyond)
+
 	level := c.oneOf(toml.Key{"log", "level"}, file.Log.Level, strings.ToLower(config.Log.Level.String()),
 		[]string{"debug", "info", "warn", "error"})
 	config.Log.Level = levels[level]
@@ -191,6 +198,27 @@ func (c *checker) config(file fileTable) *Config {
 		sources[source] = name
 	}
 	return &config
+}
+
+// metrics gives the address at which metrics are served; "" for none.
+func (c *checker) metrics(value, beyond any) string {
+	open, ok := beyond.(bool)
+	if beyond != nil && !ok {
+		c.report(toml.Key{"metrics_beyond_this_machine"}, beyond, "want true or false")
+	}
+	address, ok := c.text(toml.Key{"metrics"}, value, "")
+	if !ok || address == "" {
+		return ""
+	}
+	host, port, err := net.SplitHostPort(address)
+	if number, portErr := strconv.ParseUint(port, 10, 16); err != nil || portErr != nil || number == 0 {
+		c.report(toml.Key{"metrics"}, address, `want an address and a port, such as "127.0.0.1:9187"`)
+		return ""
+	}
+	if ip, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !ip.IsLoopback()) && !open {
+		c.report(toml.Key{"metrics"}, address, `want an address of this machine alone, such as "127.0.0.1:9187": whoever reaches it reads the names of the mirrors and how many invoices come; if others are to, add metrics_beyond_this_machine = true`)
+	}
+	return address
 }
 
 func (c *checker) mirror(name, dataDir string, table mirrorTable) Mirror {
@@ -263,6 +291,15 @@ func (c *checker) mirror(name, dataDir string, table mirrorTable) Mirror {
 			}
 		}
 		mirror.Layout = text
+	}
+
+	// A value that is no reference may be the address itself, and so is not shown.
+	if text, isText := table.PingURL.(string); table.PingURL != nil && (text != "" || !isText) {
+		reference, err := parseReference(text, c.folder, "address")
+		if err != nil {
+			c.unwelcome(key("ping_url"), err.Error())
+		}
+		mirror.PingURL = reference
 	}
 
 	mirror.Auth = c.auth(key("auth"), mirror.Auth.Method, table.Auth)
