@@ -191,8 +191,9 @@ func isTerminal(w any) bool {
 	return ok && term.IsTerminal(int(file.Fd()))
 }
 
-// options turns a configured mirror into what package sync mirrors.
-func options(m config.Mirror, log *slog.Logger) (ksefsync.Options, error) {
+// options turns a configured mirror into what package sync mirrors. adjust is done
+// to its client.
+func options(m config.Mirror, log *slog.Logger, adjust ...func(*ksef.Client)) (ksefsync.Options, error) {
 	layout, err := tree.ParseLayout(m.Layout)
 	if err != nil {
 		return ksefsync.Options{}, err
@@ -203,6 +204,9 @@ func options(m config.Mirror, log *slog.Logger) (ksefsync.Options, error) {
 		Remote: func(requests ksef.RequestLog) ksefsync.Remote {
 			client := newClient(m, requests, log)
 			logInWith(client, m, log)
+			for _, each := range adjust {
+				each(client)
+			}
 			return client
 		},
 	}, nil
@@ -222,12 +226,12 @@ func newClient(m config.Mirror, requests ksef.RequestLog, log *slog.Logger) *kse
 	}
 }
 
-// open opens one mirror for work.
-func open(ctx context.Context, m config.Mirror, log *slog.Logger, progress func(ksefsync.Progress)) (*ksefsync.Mirror, error) {
+// open opens one mirror for work. adjust is done to its client.
+func open(ctx context.Context, m config.Mirror, log *slog.Logger, progress func(ksefsync.Progress), adjust ...func(*ksef.Client)) (*ksefsync.Mirror, error) {
 	if err := refuseForeignFolder(m.Dir); err != nil {
 		return nil, err
 	}
-	o, err := options(m, log.With("mirror", m.Name))
+	o, err := options(m, log.With("mirror", m.Name), adjust...)
 	if err != nil {
 		return nil, err
 	}

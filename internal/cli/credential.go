@@ -1,18 +1,16 @@
 package cli
 
 import (
-	"context"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"time"
 
-	"ksefmirror/daemon"
 	"ksefmirror/internal/config"
 	"ksefmirror/internal/credential"
+	"ksefmirror/internal/health"
 	"ksefmirror/internal/ksef"
-	ksefsync "ksefmirror/sync"
 )
 
 // loadCredential reads what a mirror logs in with that has the method
@@ -84,19 +82,18 @@ func logInWith(client *ksef.Client, m config.Mirror, log *slog.Logger) {
 	}
 }
 
-// loginNotice gives the notice that is due about the end of what a mirror logs in
-// with; due is false when none is. The error says why that cannot be used; it is
-// [config.ErrNotHere] if only the service can see it.
-func loginNotice(m config.Mirror, now time.Time) (notice credential.Notice, due bool, err error) {
+// loginState tells how that is which a mirror logs in with. It asks KSeF nothing.
+func loginState(m config.Mirror, now time.Time) health.LoginState {
 	if m.Auth.Method == config.MethodToken {
-		return credential.TokenNotice(now), true, nil
+		return health.LoginState{Ends: credential.TokensEnd(), Notice: credential.TokenNotice(now), Due: true}
 	}
 	loaded, err := loadCredential(m, now)
 	if err != nil {
-		return credential.Notice{}, false, err
+		return health.LoginState{Err: err}
 	}
-	notice, due = credential.CertificateNotice(loaded.Certificate(), now)
-	return notice, due, nil
+	certificate := loaded.Certificate()
+	notice, due := credential.CertificateNotice(certificate, now)
+	return health.LoginState{Ends: certificate.NotAfter, Notice: notice, Due: due}
 }
 
 // printLogin explains what a mirror logs in with, without a secret. The error
@@ -127,31 +124,4 @@ func (c *command) printLogin(m config.Mirror, now time.Time) error {
 		say("! %s", notice.Text)
 	}
 	return nil
-}
-
-// reminder gives a function that logs what is due about a mirror's login, each
-// notice once.
-func reminder(m config.Mirror, log *slog.Logger) func(now time.Time) {
-	var logged *time.Time // when the notice that was logged last became due
-	return func(now time.Time) {
-		notice, due, err := loginNotice(m, now)
-		// What is wrong with a certificate is in the error of the login.
-		if err != nil || !due || logged != nil && logged.Equal(notice.Due) {
-			return
-		}
-		log.Warn(notice.Text)
-		logged = &notice.Due
-	}
-}
-
-// reminded is a mirror that is reminded of its login before every cycle.
-type reminded struct {
-	daemon.Mirror
-	remind func(now time.Time)
-}
-
-// Cycle reminds and runs the cycle.
-func (r reminded) Cycle(ctx context.Context) (ksefsync.Report, error) {
-	r.remind(time.Now())
-	return r.Mirror.Cycle(ctx)
 }

@@ -11,7 +11,6 @@ import (
 	"encoding/base64"
 	"encoding/pem"
 	"fmt"
-	"log/slog"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -22,6 +21,7 @@ import (
 	"software.sslmate.com/src/go-pkcs12"
 
 	"ksefmirror/internal/config"
+	"ksefmirror/internal/health"
 )
 
 const testPassphrase = "canary in the passphrase"
@@ -212,7 +212,7 @@ func (c *certified) mirror() config.Mirror {
 	return loaded.Mirrors[0]
 }
 
-func TestJudgeLogin(t *testing.T) {
+func TestNoticesOfLogin(t *testing.T) {
 	end := time.Now().UTC().AddDate(0, 6, 0).Truncate(time.Second)
 	c := newCertified(t, func(template *x509.Certificate) { template.NotAfter = end })
 	token := []string{`token = "cred:acme.token"`}
@@ -221,44 +221,27 @@ func TestJudgeLogin(t *testing.T) {
 		environment string
 		auth        []string
 		now         time.Time
-		level       int
+		level       health.Level
 		says        string
 	}{
-		{"in order", "prod", pair, end.AddDate(0, 0, -61), statusOK, ""},
-		{"ends soon", "prod", pair, end.AddDate(0, 0, -7), statusWarning, "the certificate ends on"},
-		{"ends soon, on test", "test", pair, end.AddDate(0, 0, -7), statusOK, "the certificate ends on"},
-		{"ended", "prod", pair, end.Add(time.Second), statusCritical, "it ended on"},
-		{"ended, on test", "test", p12, end.Add(time.Second), statusCritical, "it ended on"},
-		{"only the service knows", "prod", []string{pair[0], pair[1], `private_key = "env:NO_SUCH_KEY"`}, end.Add(time.Second), statusOK, ""},
-		{"token", "prod", token, time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC), statusWarning, "KSeF tokens end on 31 December 2026, in 30 days"},
-		{"token, on test", "test", token, time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC), statusOK, "in 30 days"},
+		{"in order", "prod", pair, end.AddDate(0, 0, -61), health.Say, ""},
+		{"ends soon", "prod", pair, end.AddDate(0, 0, -7), health.Look, "the certificate ends on"},
+		{"ends soon, on test", "test", pair, end.AddDate(0, 0, -7), health.Say, "the certificate ends on"},
+		{"ended", "prod", pair, end.Add(time.Second), health.Act, "it ended on"},
+		{"ended, on test", "test", p12, end.Add(time.Second), health.Act, "it ended on"},
+		{"only the service knows", "prod", []string{pair[0], pair[1], `private_key = "env:NO_SUCH_KEY"`}, end.Add(time.Second), health.Say, ""},
+		{"token", "prod", token, time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC), health.Look, "KSeF tokens end on 31 December 2026, in 30 days"},
+		{"token, on test", "test", token, time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC), health.Say, "in 30 days"},
 	} {
 		c.configure(test.environment, test.auth...)
-		s := mirrorStatus{}
-		s.judgeLogin(c.mirror(), test.now)
-		said := strings.Join(append(s.Problems, s.Notices...), "\n")
-		if s.Level != test.level || !strings.Contains(said, test.says) || (said == "") != (test.says == "") {
-			t.Errorf("%s: level %d, %q", test.name, s.Level, said)
+		level, said := health.Say, ""
+		for _, n := range healthOf(c.mirror()).Look(t.Context(), nil, test.now).Notices {
+			if n.Kind == health.CredentialEnds || n.Kind == health.CredentialUnusable {
+				level, said = max(level, n.Level), said+n.Text
+			}
 		}
-	}
-}
-
-// TestReminder logs every notice once, and those of a new certificate anew.
-func TestReminder(t *testing.T) {
-	end := time.Now().UTC().AddDate(0, 6, 0)
-	c := newCertified(t, func(template *x509.Certificate) { template.NotAfter = end })
-	c.configure("prod", pair...)
-	var log bytes.Buffer
-	remind := reminder(c.mirror(), slog.New(slog.NewTextHandler(&log, nil)))
-	for _, step := range []struct{ days, lines int }{
-		{-100, 0}, {-60, 1}, {-59, 1}, {-31, 1}, {-30, 2}, {-29, 2}, {-14, 3}, {-7, 4}, {-2, 4}, {-1, 5}, {1, 5},
-	} {
-		remind(end.AddDate(0, 0, step.days))
-		if got := strings.Count(log.String(), "level=WARN"); got != step.lines {
-			t.Errorf("%d days: %d lines, want %d\n%s", step.days, got, step.lines, log.String())
+		if level != test.level || !strings.Contains(said, test.says) || (said == "") != (test.says == "") {
+			t.Errorf("%s: level %d, %q", test.name, level, said)
 		}
-	}
-	if strings.Contains(log.String(), "5265877635") || strings.Contains(log.String(), "Firma") {
-		t.Errorf("the log names the company:\n%s", log.String())
 	}
 }

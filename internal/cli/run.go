@@ -3,12 +3,16 @@ package cli
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"ksefmirror/daemon"
 	"ksefmirror/internal/config"
+	"ksefmirror/internal/event"
+	"ksefmirror/internal/health"
+	"ksefmirror/internal/ksef"
 	"ksefmirror/service"
 	ksefsync "ksefmirror/sync"
 )
@@ -53,7 +57,7 @@ func (c *command) keepLogged(ctx context.Context, ready func(*slog.Logger, servi
 		return log
 	})
 	if err != nil {
-		log.Error("ksefmirror ended", "err", err)
+		event.Log(log, event.Ended, "err", err)
 	}
 	return err
 }
@@ -65,30 +69,69 @@ func (c *command) keep(ctx context.Context, ready func(*slog.Logger, service.Hea
 		return err
 	}
 	log := logger(loaded.Log)
-	log.Info("ksefmirror started", "version", buildVersion(), "mirrors", len(loaded.Mirrors))
+	event.Log(log, event.Started, "version", buildVersion(), "mirrors", len(loaded.Mirrors))
 	for _, warning := range loaded.Warnings {
-		log.Warn("the configuration is unwise", "key", warning.Key, "value", warning.Value, "reason", warning.Want)
+		event.Log(log, event.Unwise, "key", warning.Key, "value", warning.Value, "reason", warning.Want)
+	}
+	metrics := health.NewMetrics(buildVersion())
+	if loaded.Metrics != "" {
+		var serving sync.WaitGroup
+		defer serving.Wait()
+		ctx, stop := context.WithCancel(ctx) // ended with this function, whatever ends it
+		defer stop()
+		serving.Go(func() { metrics.Serve(ctx, loaded.Metrics, log) })
 	}
 	var pulse service.Pulse
 	var jobs []daemon.Job
 	for _, m := range loaded.Mirrors {
 		beat := func(due time.Time, failures int) { pulse.Beat(m.Name, due, failures) }
 		beat(time.Now().Add(daemon.MaxSilence), 0) // so that the first line of status counts it
-		jobs = append(jobs, daemon.Job{Name: m.Name, Interval: m.Interval, Open: opener(m, log, &pulse), Beat: beat})
+		jobs = append(jobs, job(m, log, metrics, &pulse, beat))
 	}
 	ready(log, pulse.Health)
 	daemon.Run(ctx, log, jobs)
-	log.Info("ksefmirror stopped")
+	event.Log(log, event.Stopped)
 	return nil
 }
 
-func opener(m config.Mirror, log *slog.Logger, pulse *service.Pulse) func(context.Context) (daemon.Mirror, error) {
-	remind := reminder(m, log.With("mirror", m.Name)) // also when the mirror is opened anew, each notice once
-	return func(ctx context.Context) (daemon.Mirror, error) {
-		mirror, err := open(ctx, m, log, func(ksefsync.Progress) { pulse.Moved(m.Name, time.Now().Add(daemon.MaxSilence)) })
-		if err != nil {
-			return nil, err // not mirror: a nil *Mirror in the interface would not be nil
-		}
-		return reminded{mirror, remind}, nil
+// job is one mirror for the daemon, with a watcher beside it that tells how it is.
+func job(m config.Mirror, log *slog.Logger, metrics *health.Metrics, pulse *service.Pulse, beat func(time.Time, int)) daemon.Job {
+	var pingURL func() (string, error)
+	if m.PingURL != (config.Reference{}) {
+		pingURL = m.PingURL.ReadURL
 	}
+	watcher := health.NewWatcher(healthOf(m), metrics, pingURL, log.With("mirror", m.Name))
+	moved := func(ksefsync.Progress) { pulse.Moved(m.Name, time.Now().Add(daemon.MaxSilence)) }
+	count := func(client *ksef.Client) {
+		client.Requested = func(operation string, status int) { metrics.Requested(m.Name, operation, status) }
+	}
+	return daemon.Job{
+		Name: m.Name, Interval: m.Interval, Beat: beat, Beside: watcher.Run,
+		Open: func(ctx context.Context) (daemon.Mirror, error) {
+			mirror, err := open(ctx, m, log, moved, count)
+			if err != nil {
+				if ctx.Err() == nil {
+					watcher.End(err)
+				}
+				return nil, err // not mirror: a nil *Mirror in the interface would not be nil
+			}
+			return watched{mirror, watcher}, nil
+		},
+	}
+}
+
+// watched is a mirror whose watcher is told of every cycle.
+type watched struct {
+	daemon.Mirror
+	watcher *health.Watcher
+}
+
+// Cycle runs the cycle.
+func (w watched) Cycle(ctx context.Context) (ksefsync.Report, error) {
+	w.watcher.Begin()
+	report, err := w.Mirror.Cycle(ctx)
+	if ctx.Err() == nil { // stopped, it is neither a success nor a failure
+		w.watcher.End(err)
+	}
+	return report, err
 }
