@@ -32,6 +32,7 @@ import (
 	"software.sslmate.com/src/go-pkcs12"
 
 	"ksefmirror/db"
+	"ksefmirror/internal/health"
 	"ksefmirror/internal/ksefsim"
 )
 
@@ -284,6 +285,15 @@ func TestCanary(t *testing.T) {
 	const passphrase = "canary in the passphrase, żółta"
 	c.plant("the KSeF token", []byte(secretToken))
 	c.plant("the passphrase", []byte(passphrase))
+	const pingSecret = "canary-in-the-address-of-pings"
+	c.plant("the address of pings", []byte(pingSecret))
+	// It repeats the address to whoever asks, and refuses the failures.
+	pings := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Location", r.URL.Path)
+		w.WriteHeader(http.StatusFound)
+	}))
+	defer pings.Close()
+	address := freeAddress(t)
 
 	inFlight, goOn := make(chan struct{}, 1), make(chan struct{})
 	var hold sync.Once
@@ -321,7 +331,9 @@ func TestCanary(t *testing.T) {
 	}
 	c.look(t, "config init", out)
 	p.lookAroundFile(&c, "config.toml")
-	p.put("config.toml", []byte(debugLog+p.table("acme", company.Value, `token = "file:secrets/acme.token"`)))
+	p.put("secrets/acme.ping", []byte(pings.URL+"/"+pingSecret))
+	withToken := strings.Replace(p.table("acme", company.Value, `token = "file:secrets/acme.token"`), "interval", "ping_url = \"file:secrets/acme.ping\"\ninterval", 1)
+	p.put("config.toml", []byte(fmt.Sprintf("metrics = %q\n", address)+debugLog+withToken))
 
 	if runtime.GOOS != "windows" {
 		d := p.daemon()
@@ -369,8 +381,21 @@ func TestCanary(t *testing.T) {
 		if keys := exportKeys(t, database); len(keys) > 0 {
 			t.Errorf("%d exports are still in flight", len(keys))
 		}
+		p.eventually("STATUS file", func() bool {
+			_, err := os.Stat(filepath.Join(p.dir, "data", "acme", health.FileName))
+			return err == nil
+		})
 		p.lookAround(&c, "while the daemon runs")
-		c.look(t, "log", []byte(d.stop()))
+		metrics := p.get("http://" + address + "/metrics")
+		if !strings.Contains(metrics, "ksefmirror_invoices") {
+			t.Errorf("the metrics are\n%s", metrics)
+		}
+		c.look(t, "metrics", []byte(metrics))
+		said := d.stop()
+		if !strings.Contains(said, `"event":123`) {
+			t.Errorf("no ping was refused:\n%s", said)
+		}
+		c.look(t, "log", []byte(said))
 		p.lookAround(&c, "after the daemon")
 	}
 
@@ -381,6 +406,7 @@ func TestCanary(t *testing.T) {
 	p.saying(&c, status, "status", "--json")
 	p.saying(&c, 0, "verify")
 	p.saying(&c, 0, "config", "check")
+	p.saying(&c, 0, "doctor", "--login")
 	c.look(t, "tables", rows(t, database))
 
 	// 3. Errors that repeat what was sent.
@@ -456,6 +482,7 @@ func TestCanary(t *testing.T) {
 		{"token itself", fmt.Sprintf("token = %q", secretToken), 2},
 		{"token without quotes", "token = " + secretToken, 2},
 		{"token as a method", fmt.Sprintf("method = %q", secretToken), 2},
+		{"address of pings itself", byCertificate("ec") + "\n[mirror.ping]\nping_url = \"https://example.test/" + pingSecret + "\"", 2},
 	} {
 		p.put("config.toml", []byte(debugLog+p.table("acme", company.Value, test.auth)))
 		t.Log(test.name)
@@ -492,7 +519,7 @@ func TestCanary(t *testing.T) {
 
 	for _, what := range []string{
 		"the KSeF token", "the passphrase", "the key of an export", "a session's token", "the address of a part",
-		"the signature of a part's address", "the EC key", "the RSA key", "a key that was made",
+		"the signature of a part's address", "the address of pings", "the EC key", "the RSA key", "a key that was made",
 	} {
 		if len(c.forms[what]) == 0 && (runtime.GOOS != "windows" || what != "the key of an export") {
 			t.Errorf("%s was never planted", what)

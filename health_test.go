@@ -1,6 +1,8 @@
 package main
 
 import (
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -165,4 +167,59 @@ func TestSeeingItWork(t *testing.T) {
 	if !strings.HasPrefix(text(), "acme: in order\n") {
 		t.Errorf("it says\n%s", text())
 	}
+}
+
+// doctor finds what is broken, line by line, while the daemon holds the lock.
+func TestDoctor(t *testing.T) {
+	var behind time.Duration
+	p := newSimulator(t, ksefsim.Options{}, func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Date", time.Now().Add(-behind).UTC().Format(http.TimeFormat))
+			next.ServeHTTP(w, r)
+		})
+	})
+	p.sim.AddToken(company, secretToken)
+	p.generate(3)
+	p.put("secrets/acme.token", []byte(secretToken))
+	p.put("config.toml", []byte(p.table("acme", company.Value, `token = "file:secrets/acme.token"`)))
+	d := p.daemon()
+	for range 4 {
+		d.until("cycle done", `"ok":true`)
+	}
+	before := p.sim.Stats().Requests
+	p.want(0, []string{
+		"ok    configuration: ", "ok    open files: ", "/v2: name: 127.0.0.1", "/v2: answer: KSeF answers", "/v2: clock: as KSeF's",
+		"ok    acme: credentials: a token, until 2026-12-31 23:00 UTC", "ok    acme: folder: ", "ok    acme: disk: ", "warn  acme: credential_ends: ",
+	}, "doctor")
+	p.want(0, []string{"ok    acme: login: KSeF lets it in"}, "doctor", "acme", "--login")
+	d.stop()
+	if before == p.sim.Stats().Requests {
+		t.Error("nothing was asked")
+	}
+
+	// Everything is broken that can be.
+	behind = 2 * time.Hour
+	expired := certify(t, seal(t, company.Value).key, pkix.Name{Country: []string{"PL"}, CommonName: "Firma"}, func(c *x509.Certificate) {
+		c.NotAfter = time.Now().AddDate(0, 0, -1)
+	})
+	p.putPair("expired", expired)
+	beacon := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `{"status":"FAILURE","messages":[{"title":"Awaria"}]}`)
+	}))
+	defer beacon.Close()
+	broken := strings.Replace(p.table("expired", company.Value, byCertificate("expired")), "interval", fmt.Sprintf("latarnia_url = %q\ninterval", beacon.URL), 1)
+	nowhere := strings.NewReplacer(p.url, "https://ksef.invalid/v2", "1s", "1m").Replace(p.table("nowhere", "6824515772", `token = "file:secrets/missing.token"`))
+	p.put("config.toml", []byte(broken+nowhere))
+	p.put("data/expired", []byte("in the way"))
+	out := p.want(1, []string{
+		"fail  configuration: ", "missing.token", "/v2: clock: 1h59m", "timedatectl set-ntp true", "warn  Latarnia: the ministry says FAILURE; Awaria",
+		"fail  expired: folder: ", "fail  expired: credential_unusable: ", "it ended on",
+		"fail  https://ksef.invalid/v2: name: ksef.invalid", "see that",
+	}, "doctor")
+	for line := range strings.Lines(out) {
+		if !strings.HasPrefix(line, "ok ") && !strings.HasPrefix(line, "warn ") && !strings.HasPrefix(line, "fail ") {
+			t.Errorf("a line begins with neither ok, warn nor fail: %s", line)
+		}
+	}
+	p.want(2, []string{`no mirror "other"`}, "doctor", "other")
 }

@@ -53,8 +53,11 @@ type Mirror struct {
 	Environment string // "test", "demo" or "prod"
 	// APIURL replaces the environment's address; empty means the environment's
 	// own. It has no slash at its end.
-	APIURL  string
-	Context Context
+	APIURL string
+	// LatarniaURL replaces the address of the ministry's beacon for outages; empty
+	// means the environment's own.
+	LatarniaURL string
+	Context     Context
 	// Roles holds at least one of "seller", "buyer", "third_party" and
 	// "authorized", each at most once.
 	Roles []string

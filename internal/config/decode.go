@@ -36,6 +36,7 @@ type (
 	mirrorTable struct {
 		Environment any       `toml:"environment"`
 		APIURL      any       `toml:"api_url"`
+		LatarniaURL any       `toml:"latarnia_url"`
 		Context     any       `toml:"context"`
 		Roles       any       `toml:"roles"`
 		Since       any       `toml:"since"`
@@ -243,6 +244,14 @@ func (c *checker) mirror(name, dataDir string, table mirrorTable) Mirror {
 			c.report(key("api_url"), text, err.Error())
 		}
 		mirror.APIURL, loopback = address, local
+	}
+
+	if text, ok := c.text(key("latarnia_url"), table.LatarniaURL, ""); ok && text != "" {
+		address, _, err := parseAPIURL(text)
+		if err != nil {
+			c.report(key("latarnia_url"), text, err.Error())
+		}
+		mirror.LatarniaURL = address
 	}
 
 	if table.Context == nil {
