@@ -104,6 +104,7 @@ func TestSeeingItWork(t *testing.T) {
 	}
 	metrics := func() string { return p.get("http://" + address + "/metrics") }
 
+	p.want(1, []string{`"kind": "never_run"`, `"streams": []`, `"waiting": []`, `"budget": []`}, "status", "--json")
 	d := p.daemon()
 	d.until(`"event":100`)
 	for range 4 {
@@ -212,7 +213,7 @@ func TestDoctor(t *testing.T) {
 	p.put("config.toml", []byte(broken+nowhere))
 	p.put("data/expired", []byte("in the way"))
 	out := p.want(1, []string{
-		"fail  configuration: ", "missing.token", "/v2: clock: 1h59m", "timedatectl set-ntp true", "warn  Latarnia: the ministry says FAILURE; Awaria",
+		"fail  configuration: ", "missing.token", "ahead of KSeF's", "timedatectl set-ntp true", "warn  Latarnia: the ministry says FAILURE; Awaria",
 		"fail  expired: folder: ", "fail  expired: credential_unusable: ", "it ended on",
 		"fail  https://ksef.invalid/v2: name: ksef.invalid", "see that",
 	}, "doctor")

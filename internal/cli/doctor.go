@@ -74,7 +74,7 @@ func (c *command) examine(ctx context.Context, names []string, logIn bool) error
 			e.tell("", doctor.Finding{Verdict: doctor.Fail, What: "configuration", Found: problem.String()})
 		}
 		// Perhaps only the secrets are wrong; then the rest can be looked at.
-		if loaded, path, err = c.loadBy(config.LoadWithoutSecrets); err != nil {
+		if loaded, _, err = c.loadBy(config.LoadWithoutSecrets); err != nil {
 			return &coded{code: exitFailure}
 		}
 	case err != nil:

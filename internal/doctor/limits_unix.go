@@ -16,7 +16,7 @@ func openFiles() (limit uint64, known bool) {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r); err != nil {
 		return 0, false
 	}
-	return uint64(r.Cur), true
+	return r.Cur, true
 }
 
 // inotify is a limit of the kernel on watching folders; only Linux has it.

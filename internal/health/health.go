@@ -48,6 +48,9 @@ func (m Mirror) Look(ctx context.Context, last error, now time.Time) Report {
 		DiskFree: f.volume.Free, DiskSize: f.volume.Size,
 		at: now, patience: patience(m.Mirror),
 	}
+	if f.statusErr != nil {
+		r.Status = ksefsync.Status{Streams: []ksefsync.StreamStatus{}, Waiting: []ksefsync.Waiting{}, Budget: []ksefsync.GroupBudget{}}
+	}
 	if !f.login.Ends.IsZero() {
 		r.CredentialEnds = f.login.Ends.UTC().Format(time.RFC3339)
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http/httptest"
 	"os"
@@ -18,6 +19,7 @@ import (
 	"github.com/prometheus/common/expfmt"
 
 	"ksefmirror/internal/config"
+	"ksefmirror/internal/event"
 )
 
 // gather gives what a program would be told that asks for the metrics.
@@ -253,6 +255,39 @@ func TestDashboard(t *testing.T) {
 		t.Fatal(err)
 	}
 	promtool(t, "check", "rules", file)
+}
+
+// The README lists every metric, every kind of notice, and every event with its
+// level.
+func TestReadmeListsThem(t *testing.T) {
+	content, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	readme := string(content)
+	has := func(text string) {
+		t.Helper()
+		if !strings.Contains(readme, text) {
+			t.Errorf("README.md does not have %q", text)
+		}
+	}
+	for name := range exported(t) {
+		if strings.HasPrefix(name, "ksefmirror_") {
+			has("`" + name + "`")
+		}
+	}
+	for kind := range Kinds() {
+		has("`" + string(kind) + "`")
+	}
+	for _, e := range event.All() {
+		level := map[slog.Level]string{slog.LevelInfo: "information", slog.LevelWarn: "warning", slog.LevelError: "error"}[e.Level]
+		has(fmt.Sprintf("| %d | %s | %s |", e.ID, level, e.Text))
+	}
+	for _, name := range regexp.MustCompile("`(ksefmirror_[a-z_]+)`").FindAllStringSubmatch(readme, -1) {
+		if exported(t)[name[1]] == nil {
+			t.Errorf("README.md lists %s, which is not exported", name[1])
+		}
+	}
 }
 
 // The checks above find what is wrong.
