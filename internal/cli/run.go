@@ -81,12 +81,13 @@ func (c *command) keep(ctx context.Context, ready func(*slog.Logger, service.Hea
 		defer stop()
 		serving.Go(func() { metrics.Serve(ctx, loaded.Metrics, log) })
 	}
+	turns := health.NewTurns()
 	var pulse service.Pulse
 	var jobs []daemon.Job
 	for _, m := range loaded.Mirrors {
 		beat := func(due time.Time, failures int) { pulse.Beat(m.Name, due, failures) }
 		beat(time.Now().Add(daemon.MaxSilence), 0) // so that the first line of status counts it
-		jobs = append(jobs, job(m, log, metrics, &pulse, beat))
+		jobs = append(jobs, job(m, log, metrics, turns, &pulse, beat))
 	}
 	ready(log, pulse.Health)
 	daemon.Run(ctx, log, jobs)
@@ -95,12 +96,12 @@ func (c *command) keep(ctx context.Context, ready func(*slog.Logger, service.Hea
 }
 
 // job is one mirror for the daemon, with a watcher beside it that tells how it is.
-func job(m config.Mirror, log *slog.Logger, metrics *health.Metrics, pulse *service.Pulse, beat func(time.Time, int)) daemon.Job {
+func job(m config.Mirror, log *slog.Logger, metrics *health.Metrics, turns health.Turns, pulse *service.Pulse, beat func(time.Time, int)) daemon.Job {
 	var pingURL func() (string, error)
 	if m.PingURL != (config.Reference{}) {
 		pingURL = m.PingURL.ReadURL
 	}
-	watcher := health.NewWatcher(healthOf(m), metrics, pingURL, log.With("mirror", m.Name))
+	watcher := health.NewWatcher(healthOf(m), metrics, turns, pingURL, log.With("mirror", m.Name))
 	moved := func(ksefsync.Progress) { pulse.Moved(m.Name, time.Now().Add(daemon.MaxSilence)) }
 	count := func(client *ksef.Client) {
 		client.Requested = func(operation string, status int) { metrics.Requested(m.Name, operation, status) }

@@ -88,7 +88,7 @@ func TestWriteFile(t *testing.T) {
 func TestFileIsWrittenWhenItMatters(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := Mirror{Mirror: config.Mirror{Name: "acme", Dir: t.TempDir(), Interval: 15 * time.Minute}}
-		w := NewWatcher(m, nil, nil, slog.New(slog.DiscardHandler))
+		w := NewWatcher(m, nil, NewTurns(), nil, slog.New(slog.DiscardHandler))
 		r := report()
 		r.Dir = m.Dir
 		path := filepath.Join(m.Dir, FileName)
@@ -145,6 +145,32 @@ func TestFileIsWrittenWhenItMatters(t *testing.T) {
 		}
 		if !written() {
 			t.Error("not written after it had failed")
+		}
+	})
+}
+
+// Four mirrors are looked at at a time; one that hangs does not hold up the others
+// for ever.
+func TestTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		turns := NewTurns()
+		began := time.Now()
+		var first func()
+		for range 4 {
+			first = turns.take(t.Context())
+		}
+		if time.Since(began) != 0 {
+			t.Errorf("four took %s", time.Since(began))
+		}
+		turns.take(t.Context())()
+		if time.Since(began) != turnAfter {
+			t.Errorf("the fifth waited for %s", time.Since(began))
+		}
+		first()
+		began = time.Now()
+		turns.take(t.Context())
+		if time.Since(began) != 0 {
+			t.Errorf("the next one waited for %s", time.Since(began))
 		}
 	})
 }

@@ -168,7 +168,7 @@ func TestKindsAreEvents(t *testing.T) {
 // watcher gives a watcher and its log.
 func watcher() (*Watcher, *bytes.Buffer) {
 	log := new(bytes.Buffer)
-	return NewWatcher(Mirror{}, nil, nil, slog.New(slog.NewTextHandler(log, nil))), log
+	return NewWatcher(Mirror{}, nil, NewTurns(), nil, slog.New(slog.NewTextHandler(log, nil))), log
 }
 
 // Each notice about the end of a certificate is logged once; those of a new

@@ -79,7 +79,7 @@ func TestWatcherPings(t *testing.T) {
 	defer server.Close()
 	m := Mirror{Mirror: config.Mirror{Name: "acme", Dir: t.TempDir()}, Login: func(time.Time) LoginState { return LoginState{} }}
 	metrics := NewMetrics("1")
-	w := NewWatcher(m, metrics, func() (string, error) { return server.URL, nil }, slog.New(slog.DiscardHandler))
+	w := NewWatcher(m, metrics, NewTurns(), func() (string, error) { return server.URL, nil }, slog.New(slog.DiscardHandler))
 	for range 1000 { // nobody listens yet
 		w.Begin()
 	}

@@ -16,6 +16,33 @@ import (
 // hours, or wait for KSeF for a day.
 const lookEvery = 10 * time.Minute
 
+// firstLook is how long after the start a mirror is looked at whose first cycle has
+// not ended by then. At the start itself all of them are busy enough.
+const firstLook = time.Minute
+
+// Turns keeps mirrors from being looked at all at once: each look opens a database.
+type Turns chan struct{}
+
+// NewTurns lets four mirrors be looked at at a time.
+func NewTurns() Turns { return make(Turns, 4) }
+
+// turnAfter is when a mirror is looked at without a turn: those before it may be on
+// a disk that hangs.
+const turnAfter = 30 * time.Second
+
+// take waits for a turn. done gives it back.
+func (t Turns) take(ctx context.Context) (done func()) {
+	timer := time.NewTimer(turnAfter)
+	defer timer.Stop()
+	select {
+	case t <- struct{}{}:
+		return func() { <-t }
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return func() {}
+}
+
 // Watcher looks at one mirror whenever a cycle has ended, and tells what it sees:
 // new notices to the log, the STATUS file, the metrics, and a ping to whoever waits
 // for one. It does so in [Watcher.Run], beside the mirror, which waits for none of
@@ -23,7 +50,8 @@ const lookEvery = 10 * time.Minute
 type Watcher struct {
 	mirror  Mirror
 	metrics *Metrics // nil: none are kept
-	ping    *pinger  // nil: nobody waits for one
+	turns   Turns
+	ping    *pinger // nil: nobody waits for one
 	log     *slog.Logger
 	moments chan moment
 
@@ -40,10 +68,11 @@ type moment struct {
 	err    error
 }
 
-// NewWatcher gives a watcher of m. metrics may be nil. pingURL, if not nil, reads
+// NewWatcher gives a watcher of m, which shares turns with the others. metrics may be
+// nil. pingURL, if not nil, reads
 // the address to ping, which is a secret: whoever knows it can speak for the mirror.
-func NewWatcher(m Mirror, metrics *Metrics, pingURL func() (string, error), log *slog.Logger) *Watcher {
-	w := &Watcher{mirror: m, metrics: metrics, log: log, moments: make(chan moment, 8), noticed: map[string]Notice{}}
+func NewWatcher(m Mirror, metrics *Metrics, turns Turns, pingURL func() (string, error), log *slog.Logger) *Watcher {
+	w := &Watcher{mirror: m, metrics: metrics, turns: turns, log: log, moments: make(chan moment, 8), noticed: map[string]Notice{}}
 	if pingURL != nil {
 		w.ping = &pinger{url: pingURL, log: log}
 	}
@@ -66,9 +95,8 @@ func (w *Watcher) tell(m moment) {
 
 // Run watches until ctx ends.
 func (w *Watcher) Run(ctx context.Context) {
-	timer := time.NewTimer(lookEvery)
+	timer := time.NewTimer(firstLook)
 	defer timer.Stop()
-	w.look(ctx)
 	for {
 		select {
 		case <-ctx.Done():
@@ -105,6 +133,8 @@ func (w *Watcher) ended(ctx context.Context, m moment) {
 
 // look looks at the mirror and tells what it sees.
 func (w *Watcher) look(ctx context.Context) {
+	done := w.turns.take(ctx)
+	defer done()
 	r := w.mirror.Look(ctx, w.last, time.Now())
 	if ctx.Err() != nil {
 		return // what was read is not whole
