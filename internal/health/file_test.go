@@ -1,6 +1,7 @@
 package health
 
 import (
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -53,11 +54,24 @@ looks after this computer.
 func TestWriteFile(t *testing.T) {
 	r := report()
 	r.Dir = t.TempDir()
-	for _, level := range []Level{Look, Act} {
-		r.Level = level
-		if err := r.WriteFile(); err != nil {
-			t.Fatal(err)
-		}
+	if err := r.WriteFile(); err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.Open(filepath.Join(r.Dir, FileName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer before.Close()
+	if runtime.GOOS == "windows" {
+		before.Close() // there an open file cannot be replaced
+	}
+	r.Level = Act
+	if err := r.WriteFile(); err != nil {
+		t.Fatal(err)
+	}
+	// Whoever was reading has the whole old file.
+	if old, err := io.ReadAll(before); runtime.GOOS != "windows" && (err != nil || !strings.HasPrefix(string(old), "acme: someone should look") || !strings.HasSuffix(string(old), "computer.\n")) {
+		t.Errorf("%q, %v", old, err)
 	}
 	content, err := os.ReadFile(filepath.Join(r.Dir, FileName))
 	if err != nil || !strings.HasPrefix(string(content), "acme: someone must act\n") {
