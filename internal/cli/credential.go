@@ -85,7 +85,8 @@ func logInWith(client *ksef.Client, m config.Mirror, log *slog.Logger) {
 // loginState tells how that is which a mirror logs in with. It asks KSeF nothing.
 func loginState(m config.Mirror, now time.Time) health.LoginState {
 	if m.Auth.Method == config.MethodToken {
-		return health.LoginState{Ends: credential.TokensEnd(), Notice: credential.TokenNotice(now), Due: true}
+		_, err := m.Auth.Token.Read()
+		return health.LoginState{Ends: credential.TokensEnd(), Notice: credential.TokenNotice(now), Due: true, Err: err}
 	}
 	loaded, err := loadCredential(m, now)
 	if err != nil {
@@ -115,7 +116,7 @@ func (c *command) printLogin(m config.Mirror, now time.Time) error {
 	}
 	certificate := loaded.Certificate()
 	say("logs in with the certificate %X of %q, issued by %q, for %s, valid from %s to %s", certificate.SerialNumber,
-		certificate.Subject.CommonName, certificate.Issuer.CommonName, credential.DescribeKey(certificate.PublicKey),
+		certificate.Subject.CommonName, certificate.Issuer.CommonName, credential.DescribeKey(loaded.Key().Public()),
 		certificate.NotBefore.UTC().Format("2006-01-02 15:04 UTC"), certificate.NotAfter.UTC().Format("2006-01-02 15:04 UTC"))
 	for _, identity := range credential.Identities(certificate) {
 		say("KSeF takes it for %s", identity)

@@ -245,3 +245,46 @@ func TestNoticesOfLogin(t *testing.T) {
 		}
 	}
 }
+
+// A session hides for days that the next login will fail, so it is said at once.
+func TestNoticeOfALostKey(t *testing.T) {
+	c := newCertified(t, nil)
+	c.configure("prod", pair...)
+	m := c.mirror()
+	key, err := os.ReadFile(m.Auth.PrivateKey.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := func(m config.Mirror) string {
+		text := ""
+		for _, n := range healthOf(m).Look(t.Context(), nil, time.Now()).Notices {
+			if n.Kind == health.CredentialUnusable && n.Level == health.Act {
+				text += n.Text
+			}
+		}
+		return text
+	}
+	if got := said(m); got != "" {
+		t.Errorf("in order, and it says %q", got)
+	}
+	for name, content := range map[string][]byte{"gone": nil, "broken": []byte("broken")} {
+		if err := os.Remove(m.Auth.PrivateKey.Name); err != nil {
+			t.Fatal(err)
+		}
+		if content != nil {
+			if err := os.WriteFile(m.Auth.PrivateKey.Name, content, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := said(m); !strings.Contains(got, "in seven days at most") {
+			t.Errorf("%s: it says %q", name, got)
+		}
+		if err := os.WriteFile(m.Auth.PrivateKey.Name, key, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.Auth = config.Auth{Method: config.MethodToken, Token: config.Reference{Scheme: "file", Name: filepath.Join(t.TempDir(), "gone")}}
+	if got := said(m); !strings.Contains(got, "in seven days at most") {
+		t.Errorf("of a token that is gone it says %q", got)
+	}
+}

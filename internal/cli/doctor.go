@@ -115,9 +115,6 @@ func (c *command) examine(ctx context.Context, names []string, logIn bool) error
 // mirror looks at one mirror.
 func (e *examination) mirror(ctx context.Context, loaded *config.Config, m config.Mirror, logIn bool) {
 	login := loginState(m, time.Now())
-	if m.Auth.Method == config.MethodToken {
-		_, login.Err = m.Auth.Token.Read()
-	}
 	switch {
 	case errors.Is(login.Err, config.ErrNotHere):
 		e.tell(m.Name, doctor.Finding{Verdict: doctor.Warn, What: "credentials", Found: login.Err.Error(), Do: "status, STATUS.txt and the log of the service tell how they are"})

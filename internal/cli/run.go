@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -101,7 +102,16 @@ func job(m config.Mirror, log *slog.Logger, metrics *health.Metrics, turns healt
 	if m.PingURL != (config.Reference{}) {
 		pingURL = m.PingURL.ReadURL
 	}
-	watcher := health.NewWatcher(healthOf(m), metrics, turns, pingURL, log.With("mirror", m.Name))
+	looked := healthOf(m)
+	login := looked.Login
+	looked.Login = func(now time.Time) health.LoginState {
+		state := login(now)
+		if errors.Is(state.Err, config.ErrNotHere) {
+			state.Err = errors.New(state.Err.Error()) // if it is not here, it is nowhere
+		}
+		return state
+	}
+	watcher := health.NewWatcher(looked, metrics, turns, pingURL, log.With("mirror", m.Name))
 	moved := func(ksefsync.Progress) { pulse.Moved(m.Name, time.Now().Add(daemon.MaxSilence)) }
 	count := func(client *ksef.Client) {
 		client.Requested = func(operation string, status int) { metrics.Requested(m.Name, operation, status) }

@@ -123,7 +123,7 @@ func (f found) notices(m config.Mirror, now time.Time) []Notice {
 	default:
 		f.addOfStatus(m, now, add)
 	}
-	f.addOfLogin(m, add)
+	f.addOfLogin(m, now, add)
 	if f.volumeErr == nil && f.volume.Free < diskLow {
 		level := Look
 		if f.volume.Free < diskEmpty {
@@ -222,20 +222,24 @@ func (f found) addErrors(add adder) {
 }
 
 // addOfLogin adds what is not in order with what the mirror logs in with, and what
-// soon will not be. On prod someone should look; on test and demo, where nothing
-// depends on it, it is only said.
-func (f found) addOfLogin(m config.Mirror, add adder) {
+// soon will not be. A session hides for days that it cannot be used any more, so that
+// is said, and logged, anew each day. That it ends is for someone to look at on prod;
+// on test and demo, where nothing depends on it, it is only said.
+func (f found) addOfLogin(m config.Mirror, now time.Time, add adder) {
+	const hurry = "; put it right before the mirror's session ends, in seven days at most"
+	today := now.UTC().Format(time.DateOnly)
 	var problems config.Problems
 	switch err := f.login.Err; {
 	case errors.Is(err, config.ErrNotHere):
-		// Whoever asks is not the service, which looks at it at every login.
+		// Whoever asks is not the service, which looks at it itself.
 	case errors.As(err, &problems):
 		for _, problem := range problems {
-			add(CredentialUnusable, Act, "", problem.Key, "%s", problem)
+			add(CredentialUnusable, Act, "", problem.Key+today, "%s%s", problem, hurry)
 		}
 	case err != nil:
-		add(CredentialUnusable, Act, "", "", "%v", err)
-	case f.login.Due:
+		add(CredentialUnusable, Act, "", today, "%v%s", err, hurry)
+	}
+	if f.login.Due {
 		level := Say
 		if m.Environment == "prod" {
 			level = Look

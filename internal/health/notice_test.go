@@ -194,6 +194,22 @@ func TestNoticesOfTheEndAreLoggedOnce(t *testing.T) {
 	}
 }
 
+// What cannot be used any more is logged anew each day.
+func TestUnusableIsLoggedDaily(t *testing.T) {
+	w, log := watcher()
+	for _, step := range []struct {
+		hours, lines int
+	}{{0, 1}, {6, 1}, {13, 2}, {30, 2}, {37, 3}} {
+		now := noon.Add(time.Duration(step.hours) * time.Hour)
+		f := found{status: stream(0, 0, ""), login: LoginState{Err: errors.New("no such file")}, volume: tree.Volume{Free: 1 << 40}}
+		f.status.Streams[0].LastSuccess = now.Format(time.RFC3339)
+		w.logNotices(Report{Notices: f.notices(config.Mirror{}, now)})
+		if got := strings.Count(log.String(), "event=204"); got != step.lines || strings.Count(log.String(), "\n") != got {
+			t.Errorf("after %d hours: %d lines, want %d\n%s", step.hours, got, step.lines, log.String())
+		}
+	}
+}
+
 // A notice is logged when it comes and when it goes, with its event and level, and
 // without a KSeF number, which holds a NIP.
 func TestNoticesAreLogged(t *testing.T) {
