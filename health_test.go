@@ -86,6 +86,7 @@ func (w *waiter) pings() string {
 // status, the log and the pings; while it goes well and when a permission is taken
 // away.
 func TestSeeingItWork(t *testing.T) {
+	t.Parallel()
 	var pinged waiter
 	pings := httptest.NewServer(&pinged)
 	defer pings.Close()
@@ -172,6 +173,8 @@ func TestSeeingItWork(t *testing.T) {
 
 // doctor finds what is broken, line by line, while the daemon holds the lock.
 func TestDoctor(t *testing.T) {
+	long(t)
+	t.Parallel()
 	var behind time.Duration
 	p := newSimulator(t, ksefsim.Options{}, func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

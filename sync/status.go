@@ -158,9 +158,10 @@ func ReadStatus(ctx context.Context, dir string, roles []string, now time.Time) 
 	if status.Budget, err = budget(ctx, d, now); err != nil {
 		return Status{}, err
 	}
+	// A marker that cannot be read is as good as none: the mirror would not open either.
 	id, err := tree.ID(filepath.Join(dir, invoicesFolder))
-	status.Mounted = id == d.Mirror().ID
-	return status, err
+	status.Mounted = err == nil && id == d.Mirror().ID
+	return status, nil
 }
 
 // lastReconciled is the last comparison of a role that ended; nil when none did.

@@ -292,6 +292,12 @@ func Beacon(ctx context.Context, address string) Finding {
 		return Finding{OK, what, "the ministry's beacon does not answer; that says nothing of KSeF", ""}
 	}
 	defer answer.Body.Close()
+	return heard(answer.StatusCode, io.LimitReader(answer.Body, 1<<20))
+}
+
+// heard is what an answer of the beacon says.
+func heard(code int, body io.Reader) Finding {
+	const what = "Latarnia"
 	said := struct {
 		Status   string `json:"status"`
 		Messages []struct {
@@ -301,10 +307,10 @@ func Beacon(ctx context.Context, address string) Finding {
 			End   string `json:"end"`
 		} `json:"messages"`
 	}{}
-	err = json.NewDecoder(io.LimitReader(answer.Body, 1<<20)).Decode(&said)
+	err := json.NewDecoder(body).Decode(&said)
 	switch {
-	case err != nil || answer.StatusCode != http.StatusOK || said.Status == "":
-		return Finding{OK, what, fmt.Sprintf("the ministry's beacon answers, with HTTP %d, nothing that is understood; that says nothing of KSeF", answer.StatusCode), ""}
+	case err != nil || code != http.StatusOK || said.Status == "":
+		return Finding{OK, what, fmt.Sprintf("the ministry's beacon answers, with HTTP %d, nothing that is understood; that says nothing of KSeF", code), ""}
 	case said.Status == "AVAILABLE" && len(said.Messages) == 0:
 		return Finding{OK, what, "the ministry announces no outage", ""}
 	}

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 )
 
 // has checks that there is a finding about what, with the verdict, that says so.
@@ -140,6 +141,19 @@ func TestBeacon(t *testing.T) {
 	if BeaconAddress("test") != "" || BeaconAddress("demo") != "" || BeaconAddress("prod") == "" {
 		t.Error("whom it asks")
 	}
+}
+
+// Whatever the beacon sends becomes one line of bounded length, and no failure.
+func FuzzHeard(f *testing.F) {
+	f.Add(200, `{"status":"FAILURE","messages":[{"title":"a\u0000\nb","start":"\u202e","end":"c"}]}`)
+	f.Add(200, `{"status":"AVAILABLE","messages":[]}`)
+	f.Add(502, `<html>`)
+	f.Fuzz(func(t *testing.T, code int, body string) {
+		found := heard(code, strings.NewReader(body))
+		if found.Verdict == Fail || len(found.Found) > 5000 || strings.ContainsFunc(found.Found, func(r rune) bool { return !unicode.IsPrint(r) }) {
+			t.Errorf("%+v", found)
+		}
+	})
 }
 
 func TestFolder(t *testing.T) {
