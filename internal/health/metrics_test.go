@@ -257,8 +257,8 @@ func TestDashboard(t *testing.T) {
 	promtool(t, "check", "rules", file)
 }
 
-// The README lists every metric, every kind of notice, and every event with its
-// level.
+// The README lists every metric, every kind of notice, every event with its level,
+// and every name in status --json.
 func TestReadmeListsThem(t *testing.T) {
 	content, err := os.ReadFile("../../README.md")
 	if err != nil {
@@ -278,6 +278,19 @@ func TestReadmeListsThem(t *testing.T) {
 	}
 	for kind := range Kinds() {
 		has("`" + string(kind) + "`")
+	}
+	r := report()
+	r.Streams[0].LateLately, r.Streams[0].NotListedLately = []string{}, []string{}
+	shape, err := json.Marshal(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := regexp.MustCompile(`"([a-zA-Z_]+)":`).FindAllStringSubmatch(string(shape), -1)
+	if len(names) < 40 {
+		t.Errorf("only the names %q", names)
+	}
+	for _, name := range names {
+		has("`" + name[1] + "`")
 	}
 	for _, e := range event.All() {
 		level := map[slog.Level]string{slog.LevelInfo: "information", slog.LevelWarn: "warning", slog.LevelError: "error"}[e.Level]
