@@ -158,7 +158,7 @@ func TestSeeingItWork(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &all); err != nil || len(all) != 1 || all[0].Level != 2 || len(all[0].Notices) < 2 || all[0].CredentialEnds != "2026-12-31T23:00:00Z" {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	if n := all[0].Notices[0]; n.Kind != "permission" || n.Level != 2 || n.Role != "" || !strings.Contains(text(), n.Text) {
+	if n := all[0].Notices[0]; n.Kind != "permission" || n.Level != 2 || !strings.Contains(text(), n.Text) {
 		t.Errorf("status says %+v, the file\n%s", n, text())
 	}
 	if log := d.stop(); !strings.Contains(log, `"event":207,"kind":"permission"`) || !strings.Contains(log, `"event":101`) || strings.Contains(log, `"kind":"no_success"`) {
