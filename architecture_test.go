@@ -16,7 +16,7 @@ import (
 // hundred of them again.
 var imports = map[string][]string{
 	"ksefmirror":                           {"internal/cli"},
-	"ksefmirror/internal/cli":              {"daemon", "db", "sync", "service", "internal/config", "internal/credential", "internal/doctor", "internal/event", "internal/health", "internal/ksef", "internal/ksefsim", "internal/tree"},
+	"ksefmirror/internal/cli":              {"daemon", "db", "sync", "service", "internal/config", "internal/credential", "internal/doctor", "internal/event", "internal/health", "internal/ksef", "internal/ksefsim", "internal/sheet", "internal/tree"},
 	"ksefmirror/daemon":                    {"sync", "internal/event", "internal/ksef"},
 	"ksefmirror/sync":                      {"internal/ksef", "db", "internal/tree", "parse"},
 	"ksefmirror/db":                        {"parse"},
@@ -30,6 +30,7 @@ var imports = map[string][]string{
 	"ksefmirror/internal/event":            {},
 	"ksefmirror/internal/health":           {"sync", "internal/config", "internal/credential", "internal/event", "internal/ksef", "internal/tree"},
 	"ksefmirror/internal/ksef":             {"internal/xades"},
+	"ksefmirror/internal/sheet":            {},
 	"ksefmirror/internal/xades":            {},
 	"ksefmirror/internal/tree":             {},
 	"ksefmirror/internal/ksefsim":          {"internal/ksef"},

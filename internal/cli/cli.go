@@ -127,7 +127,7 @@ Exit codes: 0 in order, 1 failure, 2 wrong command line or configuration,
 		return usageError(fmt.Errorf("%w\n  See: %s --help", err, cmd.CommandPath()))
 	})
 	root.PersistentFlags().StringVar(&c.configFlag, "config", "", "configuration `file` (default: config.toml here, then the system's place)")
-	root.AddCommand(c.demo(), c.simulate(), c.sync(), c.run(), c.status(), c.doctor(), c.verify(), c.reconcile(), c.remote(), c.auth(), c.config(), c.service(), c.version())
+	root.AddCommand(c.demo(), c.simulate(), c.sync(), c.run(), c.status(), c.doctor(), c.invoices(), c.show(), c.register(), c.verify(), c.reparse(), c.reconcile(), c.remote(), c.auth(), c.config(), c.service(), c.version())
 	return root
 }
 
@@ -158,7 +158,12 @@ func checkLayout(pattern string) error {
 // pick loads the configuration and gives its mirrors with the given names, all
 // when there are none.
 func (c *command) pick(names []string) (*config.Config, []config.Mirror, error) {
-	loaded, err := c.load()
+	return c.pickBy(config.Load, names)
+}
+
+// pickBy is pick by one of config's ways.
+func (c *command) pickBy(load func(string, func(string) error) (*config.Config, error), names []string) (*config.Config, []config.Mirror, error) {
+	loaded, _, err := c.loadBy(load)
 	if err != nil {
 		return nil, nil, err
 	}

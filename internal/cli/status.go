@@ -64,6 +64,9 @@ func healthOf(m config.Mirror) health.Mirror {
 func (c *command) printStatus(r health.Report) {
 	words := [...]string{health.Say: "in order", health.Look: "look at it", health.Act: "act"}
 	c.say("%s: %s (%d invoices, %d of them unread)", r.Name, words[r.Level], r.Invoices, r.Unread)
+	if r.Outdated > 0 {
+		c.say("  %d invoices are still as an older version of this program has read them; each cycle reads some of them again, reparse all at once", r.Outdated)
+	}
 	for _, stream := range r.Streams {
 		lag := "-"
 		if stream.LagSeconds >= 0 {
