@@ -16,7 +16,7 @@ import (
 // hundred of them again.
 var imports = map[string][]string{
 	"ksefmirror":                           {"internal/cli"},
-	"ksefmirror/internal/cli":              {"daemon", "db", "sync", "service", "internal/config", "internal/credential", "internal/doctor", "internal/event", "internal/health", "internal/ksef", "internal/ksefsim", "internal/sheet", "internal/tree"},
+	"ksefmirror/internal/cli":              {"daemon", "db", "sync", "service", "internal/config", "internal/credential", "internal/delivery", "internal/doctor", "internal/event", "internal/health", "internal/ksef", "internal/ksefsim", "internal/sheet", "internal/tree"},
 	"ksefmirror/daemon":                    {"sync", "internal/event", "internal/ksef"},
 	"ksefmirror/sync":                      {"internal/ksef", "db", "internal/tree", "parse"},
 	"ksefmirror/db":                        {"parse"},
@@ -26,6 +26,7 @@ var imports = map[string][]string{
 	"ksefmirror/internal/bench":            {"sync", "db", "parse", "internal/ksef", "internal/ksefsim", "internal/tree"},
 	"ksefmirror/internal/config":           {},
 	"ksefmirror/internal/credential":       {},
+	"ksefmirror/internal/delivery":         {"db"},
 	"ksefmirror/internal/doctor":           {"internal/tree"},
 	"ksefmirror/internal/event":            {},
 	"ksefmirror/internal/health":           {"sync", "internal/config", "internal/credential", "internal/event", "internal/ksef", "internal/tree"},

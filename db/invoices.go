@@ -537,6 +537,7 @@ func queries() []string {
 		selectMirror, selectDictionaryID, selectDictionary, selectDocument, selectKnown, selectFiles, selectEmpty, selectListed, selectCounts,
 		selectRoleCounts, selectOpenQuarantine, selectQuarantined, selectStreams, selectRequests, selectBlocks, selectLimits, selectExports, countAbandoned, countExports,
 		selectReconciliation, selectHeld, countHeld, selectDifferences, countNotListed, selectFirstRun, selectOutdated, countOutdated, selectLastID,
+		selectDeliveries, selectNewestID, selectFirstSince, selectNewInvoices, countNewInvoices,
 	}
 }
 
@@ -555,5 +556,6 @@ func commands() []string {
 		deleteOldRequests, selectNewRequests, selectBlocks, insertRequest, updateRequest, upsertBlock, updateLimits, insertExport, updateReference, deleteExport, abandonExport, deleteOldAbandoned,
 		insertReconciliation, advanceReconciliation, countLate, finishReconciliation, deleteReconciliations, insertLate, setNotSeen, clearNotSeen,
 		selectReading, beginReading, undoReading, endReading, updateReading, keepReading, outdate,
+		insertDelivery, deleteDelivery, offerDelivery, failDelivery, acknowledge,
 	})
 }

@@ -58,6 +58,9 @@ type Options struct {
 	// been empty and were asked not long ago.
 	EveryRole bool
 	Layout    tree.Layout
+	// Receivers are told of new invoices, by others: see [db.DB.SetReceivers]. nil
+	// leaves those that the database knows.
+	Receivers []string
 	// Remote makes the client whose requests are counted in the given log. nil
 	// serves commands that ask nothing of KSeF, such as verify.
 	Remote   func(ksef.RequestLog) Remote
@@ -171,6 +174,13 @@ func (m *Mirror) open(ctx context.Context) error {
 		return err
 	}
 	id = m.db.Mirror().ID
+	// Before anything is stored, so that a receiver that is new misses nothing from
+	// here on.
+	if m.Receivers != nil {
+		if err := m.db.SetReceivers(ctx, m.Receivers); err != nil {
+			return err
+		}
+	}
 
 	// A crash between creating the database and the folder leaves a database that
 	// holds nothing, so a missing marker means "not mounted" only once something
@@ -219,10 +229,14 @@ func (m *Mirror) mirrored(id string) db.Mirror {
 // DatabasePath is where the database of the mirror in dir is.
 func DatabasePath(dir string) string { return filepath.Join(dir, "database", "invoices.db") }
 
-// InvoicesDir is the folder tree that people browse.
-func (m *Mirror) InvoicesDir() string { return filepath.Join(m.Dir, invoicesFolder) }
+// Database is the mirror's database. It is closed with the mirror.
+func (m *Mirror) Database() *db.DB { return m.db }
 
-const invoicesFolder = "invoices"
+// InvoicesDir is where the folder tree of the mirror in dir is.
+func InvoicesDir(dir string) string { return filepath.Join(dir, "invoices") }
+
+// InvoicesDir is the folder tree that people browse.
+func (m *Mirror) InvoicesDir() string { return InvoicesDir(m.Dir) }
 
 // QuarantineDir holds what arrived but failed its checks.
 func (m *Mirror) QuarantineDir() string { return filepath.Join(m.Dir, "quarantine") }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -28,6 +27,8 @@ type Status struct {
 	Waiting  []Waiting      `json:"waiting"` // listed by KSeF, not mirrored yet
 	Exports  ExportCounts   `json:"exports"`
 	Budget   []GroupBudget  `json:"budget"`
+	// Receivers are told of new invoices.
+	Receivers []ReceiverStatus `json:"receivers"`
 	// Mounted is false when the invoices folder is not the one that the database
 	// belongs to: most often its volume is not mounted.
 	Mounted bool `json:"mounted"`
@@ -159,11 +160,14 @@ func ReadStatus(ctx context.Context, dir string, roles []string, now time.Time) 
 		return Status{}, err
 	}
 	status.Exports = ExportCounts(exports)
+	if status.Receivers, err = readReceivers(ctx, d); err != nil {
+		return Status{}, err
+	}
 	if status.Budget, err = budget(ctx, d, now); err != nil {
 		return Status{}, err
 	}
 	// A marker that cannot be read is as good as none: the mirror would not open either.
-	id, err := tree.ID(filepath.Join(dir, invoicesFolder))
+	id, err := tree.ID(InvoicesDir(dir))
 	status.Mounted = err == nil && id == d.Mirror().ID
 	return status, nil
 }

@@ -209,9 +209,17 @@ func options(m config.Mirror, log *slog.Logger, adjust ...func(*ksef.Client)) (k
 	if err != nil {
 		return ksefsync.Options{}, err
 	}
+	told, err := receivers(m, log)
+	if err != nil {
+		return ksefsync.Options{}, err
+	}
+	names := make([]string, len(told)) // not nil, which would leave those of before
+	for i, receiver := range told {
+		names[i] = receiver.Name()
+	}
 	return ksefsync.Options{
 		Dir: m.Dir, Environment: m.Environment, Context: ksefContext(m.Context),
-		Roles: m.Roles, Since: m.Since, Layout: layout, Log: log,
+		Roles: m.Roles, Since: m.Since, Layout: layout, Receivers: names, Log: log,
 		Remote: func(requests ksef.RequestLog) ksefsync.Remote {
 			client := newClient(m, requests, log)
 			logInWith(client, m, log)
@@ -228,7 +236,7 @@ func newClient(m config.Mirror, requests ksef.RequestLog, log *slog.Logger) *kse
 	return &ksef.Client{
 		BaseURL: apiAddress(m), Context: ksefContext(m.Context),
 		Limiter:   ksef.NewLimiter(requests, ksef.DefaultLimits()),
-		UserAgent: "ksefmirror/" + buildVersion(),
+		UserAgent: userAgent(),
 		Log:       log,
 	}
 }
@@ -238,6 +246,9 @@ func apiAddress(m config.Mirror) string {
 	own, _ := ksef.BaseURL(m.Environment) // the configuration has no others
 	return cmp.Or(m.APIURL, own)
 }
+
+// userAgent names the program to others.
+func userAgent() string { return "ksefmirror/" + buildVersion() }
 
 // open opens one mirror for work. adjust is done to its client.
 func open(ctx context.Context, m config.Mirror, log *slog.Logger, progress func(ksefsync.Progress), adjust ...func(*ksef.Client)) (*ksefsync.Mirror, error) {

@@ -126,7 +126,11 @@ func job(m config.Mirror, log *slog.Logger, metrics *health.Metrics, turns healt
 				}
 				return nil, err // not mirror: a nil *Mirror in the interface would not be nil
 			}
-			return watched{mirror, watcher}, nil
+			sender, err := newSender(m, mirror, log.With("mirror", m.Name))
+			if err != nil {
+				return nil, errors.Join(err, mirror.Close())
+			}
+			return tell(ctx, watched{mirror, watcher}, sender), nil
 		},
 	}
 }

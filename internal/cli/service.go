@@ -91,13 +91,13 @@ func (c *command) plan() (service.Plan, error) {
 	s.DataDir = loaded.DataDir
 	for _, m := range loaded.Mirrors {
 		s.Mirrors = append(s.Mirrors, m.Dir)
-		for _, reference := range m.References() {
-			switch reference.Scheme {
-			case "cred":
-				s.Credentials = append(s.Credentials, reference.Name)
-			case "file", "dpapi":
-				s.SecretFiles = append(s.SecretFiles, reference.Name)
-			}
+	}
+	for _, reference := range loaded.References() {
+		switch reference.Scheme {
+		case "cred":
+			s.Credentials = append(s.Credentials, reference.Name)
+		case "file", "dpapi":
+			s.SecretFiles = append(s.SecretFiles, reference.Name)
 		}
 	}
 	slices.Sort(s.Credentials) // mirrors may share one

@@ -82,6 +82,9 @@ func (c *command) printStatus(r health.Report) {
 				"", r.At, r.From, r.Listed, r.Late, r.NotListed)
 		}
 	}
+	for _, each := range r.Receivers {
+		c.say("  %-11s has %d new invoices to be told of, last success %s", each.Receiver, each.Behind, orDash(each.LastSuccess))
+	}
 	for _, g := range r.Budget {
 		if g.PerHour == 0 {
 			c.say("  %-16s not limited", g.Group)

@@ -53,7 +53,8 @@ and exits 5. What was fetched is kept either way.`,
 // syncOne brings one mirror up to date and gives its exit code.
 func (c *command) syncOne(ctx context.Context, loaded *config.Config, m config.Mirror, wait bool) (int, error) {
 	bar := newProgress(c.stderr, m.Name)
-	mirror, err := open(ctx, m, c.logger(loaded.Log), bar.show)
+	log := c.logger(loaded.Log)
+	mirror, err := open(ctx, m, log, bar.show)
 	if errors.Is(err, ksefsync.ErrLocked) {
 		return exitLocked, err
 	}
@@ -68,7 +69,8 @@ func (c *command) syncOne(ctx context.Context, loaded *config.Config, m config.M
 			_, _ = fmt.Fprintf(c.stderr, "%s: the STATUS file could not be written: %v\n", m.Name, fileErr)
 		}
 	}
-	if closeErr := mirror.Close(); closeErr != nil {
+	deliverErr := c.deliver(ctx, m, mirror, log.With("mirror", m.Name))
+	if closeErr := errors.Join(deliverErr, mirror.Close()); closeErr != nil {
 		return exitFailure, errors.Join(err, closeErr)
 	}
 	return code, err

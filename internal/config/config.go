@@ -33,6 +33,8 @@ type Config struct {
 	// "" tells nobody. It is on this machine unless the file says otherwise.
 	Metrics string
 	Log     Log
+	// Mail is how mails are sent; nil: none are.
+	Mail *Mail
 	// Mirrors is sorted by name and, after [Load], never empty.
 	Mirrors []Mirror
 	// Warnings is what is allowed but unwise.
@@ -70,6 +72,38 @@ type Mirror struct {
 	PingURL Reference
 	Auth    Auth
 	Dir     string // DataDir joined with Name: the mirror's own folder, absolute
+	// Who is told of new invoices; nil: not that way.
+	Command *Command
+	Webhook *Webhook
+	Digest  *Digest
+}
+
+// Command is a program that is run when there are new invoices.
+type Command struct {
+	Run     []string      // the program, by its absolute path, and its arguments
+	Timeout time.Duration // after which it is killed
+}
+
+// Webhook is an address that new invoices are posted to.
+type Webhook struct {
+	URL    string    // https, or http to this machine. It may hold a secret
+	Secret Reference // signs the requests
+}
+
+// Digest is a daily mail about new invoices.
+type Digest struct {
+	To           []string // plain addresses, one at least
+	Hour, Minute int      // in Poland, from when on it is sent
+	Mail         *Mail    // how it is sent: [Config.Mail]
+}
+
+// Mail says how mails are sent.
+type Mail struct {
+	Server string // host:port. At port 465 TLS comes first, at others STARTTLS
+	// User and Password log in to it; both are zero if it asks for nothing.
+	User     string
+	Password Reference
+	From     string // a plain address
 }
 
 // The ways to log in.
@@ -99,13 +133,40 @@ func (a Auth) used() map[string]Reference {
 	return used
 }
 
-// References gives the secrets of a mirror that are in use, in no particular order.
-func (m Mirror) References() []Reference {
-	references := slices.Collect(maps.Values(m.Auth.used()))
-	if m.PingURL != (Reference{}) {
-		references = append(references, m.PingURL)
+// used gives the references of the whole configuration that are used, by their
+// keys, in the order of the file's tables.
+func (c *Config) used() []usedReference {
+	var all []usedReference
+	for _, m := range c.Mirrors {
+		auth := m.Auth.used()
+		for _, key := range slices.Sorted(maps.Keys(auth)) {
+			all = append(all, usedReference{toml.Key{"mirror", m.Name, "auth", key}, auth[key]})
+		}
+		if m.PingURL != (Reference{}) {
+			all = append(all, usedReference{toml.Key{"mirror", m.Name, "ping_url"}, m.PingURL})
+		}
+		if m.Webhook != nil {
+			all = append(all, usedReference{toml.Key{"mirror", m.Name, "webhook", "secret"}, m.Webhook.Secret})
+		}
 	}
-	return references
+	if c.Mail != nil && c.Mail.Password != (Reference{}) {
+		all = append(all, usedReference{toml.Key{"mail", "password"}, c.Mail.Password})
+	}
+	return all
+}
+
+type usedReference struct {
+	key toml.Key
+	Reference
+}
+
+// References gives where everything secret is kept that the configuration uses.
+func (c *Config) References() []Reference {
+	var all []Reference
+	for _, used := range c.used() {
+		all = append(all, used.Reference)
+	}
+	return all
 }
 
 // Default gives the configuration of a file without any key. It has no mirror,
@@ -143,27 +204,17 @@ func Load(path string, checkLayout func(string) error) (*Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, mirror := range config.Mirrors {
-		used := mirror.Auth.used()
-		if mirror.PingURL != (Reference{}) {
-			used["ping_url"] = mirror.PingURL
-		}
-		for _, key := range slices.Sorted(maps.Keys(used)) {
-			place := toml.Key{"mirror", mirror.Name, "auth", key}
-			if key == "ping_url" {
-				place = toml.Key{"mirror", mirror.Name, key}
+	for _, used := range config.used() {
+		problem := Problem{File: path, Key: shown(used.key), Value: used.String()}
+		switch used.Scheme {
+		case schemeFile:
+			if err := used.check(used.key[len(used.key)-1]); err != nil {
+				problem.Want = err.Error()
+				problems = append(problems, problem)
 			}
-			problem := Problem{File: path, Key: shown(place), Value: used[key].String()}
-			switch used[key].Scheme {
-			case schemeFile:
-				if err := used[key].check(key); err != nil {
-					problem.Want = err.Error()
-					problems = append(problems, problem)
-				}
-			case schemeEnv:
-				problem.Want = "other programs of the same user can read environment variables, and crash reports and child processes get them; prefer file: or cred:"
-				config.Warnings = append(config.Warnings, problem)
-			}
+		case schemeEnv:
+			problem.Want = "other programs of the same user can read environment variables, and crash reports and child processes get them; prefer file: or cred:"
+			config.Warnings = append(config.Warnings, problem)
 		}
 	}
 	if len(problems) > 0 {

@@ -145,7 +145,7 @@ func TestDecodeProblems(t *testing.T) {
 		{"misspelt key", `interval =`, `intervall =`, "mirror.acme.intervall", redacted, "did you mean interval?"},
 		{"misspelt table", "[log]\nlevel = \"warn\"\nformat = \"json\"", "[logs]\nlevel = 1\nformat = 2", "logs", redacted, "did you mean log?"},
 		{"capitals", `interval =`, `Interval =`, "mirror.acme.Interval", redacted, "did you mean interval?"},
-		{"unknown key", `data_dir = "copies"`, `colour = "blue"`, "colour", redacted, "want one of data_dir, metrics, metrics_beyond_this_machine, log, mirror"},
+		{"unknown key", `data_dir = "copies"`, `colour = "blue"`, "colour", redacted, "want one of data_dir, metrics, metrics_beyond_this_machine, log, mail, mirror"},
 		{"key in the wrong table", `data_dir =`, `interval = "1h"` + "\ndata_dir =", "interval", redacted, "belongs in [mirror.NAME]"},
 		{"top key in a table", "[log]\n", "[log]\ndata_dir = \"x\"\n", "log.data_dir", redacted, "at the top of the file"},
 

@@ -48,6 +48,7 @@ const (
 	Late               ID = 212
 	NotListed          ID = 213
 	NotReconciled      ID = 214
+	Receiver           ID = 215
 )
 
 // Event is an event as README.md lists it.
@@ -85,6 +86,7 @@ func All() []Event {
 		{Late, slog.LevelWarn, "invoices appeared in KSeF below the watermark"},
 		{NotListed, slog.LevelWarn, "KSeF no longer lists invoices"},
 		{NotReconciled, slog.LevelWarn, "the mirror could not be compared with KSeF's list"},
+		{Receiver, slog.LevelWarn, "who is to be told of new invoices could not be told"},
 	}
 }
 

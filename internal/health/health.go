@@ -49,7 +49,7 @@ func (m Mirror) Look(ctx context.Context, last error, now time.Time) Report {
 		at: now, patience: patience(m.Mirror),
 	}
 	if f.statusErr != nil {
-		r.Status = ksefsync.Status{Streams: []ksefsync.StreamStatus{}, Waiting: []ksefsync.Waiting{}, Budget: []ksefsync.GroupBudget{}}
+		r.Status = ksefsync.Status{Streams: []ksefsync.StreamStatus{}, Waiting: []ksefsync.Waiting{}, Budget: []ksefsync.GroupBudget{}, Receivers: []ksefsync.ReceiverStatus{}}
 	}
 	if !f.login.Ends.IsZero() {
 		r.CredentialEnds = f.login.Ends.UTC().Format(time.RFC3339)

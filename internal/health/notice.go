@@ -54,6 +54,7 @@ const (
 	Late               Kind = "late"
 	NotListed          Kind = "not_listed"
 	NotReconciled      Kind = "not_reconciled"
+	Receiver           Kind = "receiver"
 )
 
 // Kinds gives every kind with the number of its event; 0 for what is not logged: the
@@ -64,7 +65,7 @@ func Kinds() map[Kind]event.ID {
 		CredentialUnusable: event.CredentialUnusable, CredentialEnds: event.CredentialEnds, Login: event.Login,
 		Permission: event.Permission, Blocked: event.Blocked, NoSuccess: event.NoSuccess, Behind: event.Behind,
 		Failing: 0, Quarantine: event.Quarantine, Late: event.Late, NotListed: event.NotListed,
-		NotReconciled: event.NotReconciled,
+		NotReconciled: event.NotReconciled, Receiver: event.Receiver,
 	}
 }
 
@@ -178,6 +179,11 @@ func (f found) addOfStatus(m config.Mirror, now time.Time, add adder) {
 			break
 		}
 		add(Quarantine, Look, w.Role, "", "%s could not be mirrored yet, and is tried again: %s", w.KSeFNumber, w.Reason)
+	}
+	for _, r := range s.Receivers {
+		if r.Failures > 0 {
+			add(Receiver, Look, "", r.Receiver, "the %s is behind by %d invoices: %s", r.Receiver, r.Behind, r.LastError)
+		}
 	}
 	for _, g := range s.Budget {
 		if g.BlockedUntil != "" {

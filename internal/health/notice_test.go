@@ -86,6 +86,9 @@ func TestNotices(t *testing.T) {
 		"not reconciled": {with(func(s *ksefsync.Status) {
 			s.Streams[0].Reconciled = &ksefsync.ReconciliationStatus{Error: "HTTP 503"}
 		}), Look, NotReconciled, "buyer", "could not be reconciled: HTTP 503"},
+		"receiver fails": {with(func(s *ksefsync.Status) {
+			s.Receivers = []ksefsync.ReceiverStatus{{Receiver: "webhook", Behind: 3, Failures: 2, LastError: "HTTP 500"}}
+		}), Look, Receiver, "", "the webhook is behind by 3 invoices: HTTP 500"},
 		"login refused":         {failing(ksefsync.TroubleLogin), Act, Login, "", "HTTP 403"},
 		"permission is missing": {failing(ksefsync.TroublePermission), Act, Permission, "", "have InvoiceRead granted"},
 		"several fail alike":    {failing(""), Look, Failing, "", "the last run failed"},
@@ -251,6 +254,7 @@ func report() Report {
 	status.Streams[1].Watermark = ksef.NewTimestamp(noon.Add(-time.Hour))
 	status.Streams[1].Reconciled = &ksefsync.ReconciliationStatus{At: "2026-11-22T03:00:00Z"}
 	status.Waiting = []ksefsync.Waiting{{KSeFNumber: "5265877635-20261105-0100001AF629-AF", Role: "buyer", Reason: "its hash is wrong"}}
+	status.Receivers = []ksefsync.ReceiverStatus{{Receiver: "webhook", Behind: 3}}
 	status.Budget = []ksefsync.GroupBudget{{Group: ksef.GroupMetadata, PerHour: 20, Left: 15, BlockedUntil: "2026-11-22T13:00:00Z"}}
 	status.Invoices, status.Unread, status.Exports = 1207, 2, ksefsync.ExportCounts{Requested: 1, Preparing: 2, GivenUp: 3}
 	f := found{status: status, volume: tree.Volume{Free: 1 << 40}}
