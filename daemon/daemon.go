@@ -26,6 +26,9 @@ const (
 	// loop counts as stuck. Storing an invoice is one; downloading a package over a
 	// slow line gives none for long.
 	MaxSilence = 2 * time.Hour
+	// auditMost is how long the files are looked at at a stretch, whatever the
+	// interval: that gives no sign of life.
+	auditMost = 15 * time.Minute
 	// grace is by how much a loop may oversleep.
 	grace = 5 * time.Minute
 )
@@ -34,6 +37,11 @@ const (
 type Mirror interface {
 	Cycle(ctx context.Context) (ksefsync.Report, error)
 	ReconcileDue(ctx context.Context, until time.Time) (ksefsync.Reconciliation, error)
+	AuditDue(ctx context.Context, until time.Time) error
+	BackUpDue(ctx context.Context) error
+	// Changed is signalled when Heal has something to do; nil: never.
+	Changed() <-chan struct{}
+	Heal(ctx context.Context, until time.Time) error
 	Close() error
 }
 
@@ -90,15 +98,40 @@ func (l *loop) run(ctx context.Context) {
 		}
 		next := l.next(started, err)
 		l.beat(next.Add(grace))
-		if sleep(ctx, time.Until(next)) != nil {
+		if l.wait(ctx, next) != nil {
 			return
 		}
 	}
 }
 
-// cycle opens the mirror if it is not open, runs one cycle, and reconciles what is
-// due in the time that is left of the interval. A mirror whose local state is in
-// doubt is closed, so that the next attempt looks at it afresh.
+// wait waits until then or until ctx ends, whose error it returns then. It has the
+// mirror mend meanwhile what is changed in its folder.
+func (l *loop) wait(ctx context.Context, until time.Time) error {
+	timer := time.NewTimer(time.Until(until))
+	defer timer.Stop()
+	for {
+		var changed <-chan struct{}
+		if l.mirror != nil {
+			changed = l.mirror.Changed()
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-timer.C:
+			return nil
+		case <-changed:
+		}
+		if err := l.mirror.Heal(ctx, until); err != nil && ctx.Err() == nil {
+			l.log.Warn("what was changed in the folder could not be looked at", "err", err)
+			l.close() // the next cycle looks at it afresh, and tells what it finds
+		}
+	}
+}
+
+// cycle opens the mirror if it is not open and runs one cycle. In the time that is
+// left of the interval it looks after what is here, and reconciles what is due. A
+// mirror whose local state is in doubt is closed, so that the next attempt looks at
+// it afresh.
 func (l *loop) cycle(ctx context.Context, started time.Time) error {
 	if l.mirror == nil {
 		mirror, err := l.Open(ctx)
@@ -107,15 +140,36 @@ func (l *loop) cycle(ctx context.Context, started time.Time) error {
 		}
 		l.mirror = mirror
 	}
+	until := started.Add(l.Interval)
 	report, err := l.mirror.Cycle(ctx)
 	l.logReport(report)
+	if err == nil || !local(err) { // KSeF's trouble is no reason to neglect what is here
+		if careErr := l.care(ctx, until); careErr != nil {
+			err = careErr
+		}
+	}
 	if err == nil {
-		err = l.reconcile(ctx, started.Add(l.Interval))
+		err = l.reconcile(ctx, until)
 	}
 	if err != nil && local(err) {
 		l.close()
 	}
 	return err
+}
+
+// care audits the files of the mirror, until then, and backs it up when that is due.
+// A backup that fails is not the mirror's trouble: it is logged, and tried again.
+func (l *loop) care(ctx context.Context, until time.Time) error {
+	if most := time.Now().Add(auditMost); until.After(most) {
+		until = most
+	}
+	if err := l.mirror.AuditDue(ctx, until); err != nil {
+		return err
+	}
+	if err := l.mirror.BackUpDue(ctx); err != nil && ctx.Err() == nil {
+		l.log.Error("the backup failed, it will be tried again in an hour", "err", err)
+	}
+	return nil
 }
 
 // reconcile compares what is due, until then. KSeF's trouble with it is not the
@@ -201,16 +255,4 @@ func latest(a, b time.Time) time.Time {
 		return a
 	}
 	return b
-}
-
-// sleep waits for d or until ctx ends, whose error it returns then.
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
-	}
 }

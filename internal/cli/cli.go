@@ -127,7 +127,7 @@ Exit codes: 0 in order, 1 failure, 2 wrong command line or configuration,
 		return usageError(fmt.Errorf("%w\n  See: %s --help", err, cmd.CommandPath()))
 	})
 	root.PersistentFlags().StringVar(&c.configFlag, "config", "", "configuration `file` (default: config.toml here, then the system's place)")
-	root.AddCommand(c.demo(), c.simulate(), c.sync(), c.run(), c.status(), c.doctor(), c.invoices(), c.show(), c.register(), c.verify(), c.reparse(), c.reconcile(), c.remote(), c.auth(), c.config(), c.service(), c.version())
+	root.AddCommand(c.demo(), c.simulate(), c.sync(), c.run(), c.status(), c.doctor(), c.invoices(), c.show(), c.register(), c.verify(), c.reparse(), c.reconcile(), c.backup(), c.restore(), c.rebuild(), c.remote(), c.auth(), c.config(), c.service(), c.version())
 	return root
 }
 

@@ -235,7 +235,7 @@ func TestNoticesOfLogin(t *testing.T) {
 	} {
 		c.configure(test.environment, test.auth...)
 		level, said := health.Say, ""
-		for _, n := range healthOf(c.mirror()).Look(t.Context(), nil, test.now).Notices {
+		for _, n := range healthOf(c.mirror(), "").Look(t.Context(), nil, test.now).Notices {
 			if n.Kind == health.CredentialEnds || n.Kind == health.CredentialUnusable {
 				level, said = max(level, n.Level), said+n.Text
 			}
@@ -257,7 +257,7 @@ func TestNoticeOfALostKey(t *testing.T) {
 	}
 	said := func(m config.Mirror) string {
 		text := ""
-		for _, n := range healthOf(m).Look(t.Context(), nil, time.Now()).Notices {
+		for _, n := range healthOf(m, "").Look(t.Context(), nil, time.Now()).Notices {
 			if n.Kind == health.CredentialUnusable && n.Level == health.Act {
 				text += n.Text
 			}

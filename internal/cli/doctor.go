@@ -126,7 +126,7 @@ func (e *examination) mirror(ctx context.Context, loaded *config.Config, m confi
 	} else {
 		e.tell(m.Name, doctor.Folder(m.Dir)...)
 	}
-	for _, n := range healthOf(m).Look(ctx, nil, time.Now()).Notices {
+	for _, n := range healthOf(m, loaded.Backup.Dir).Look(ctx, nil, time.Now()).Notices {
 		verdict := doctor.Warn
 		if n.Level == health.Act {
 			verdict = doctor.Fail

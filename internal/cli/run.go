@@ -14,6 +14,7 @@ import (
 	"ksefmirror/internal/event"
 	"ksefmirror/internal/health"
 	"ksefmirror/internal/ksef"
+	"ksefmirror/internal/tree"
 	"ksefmirror/service"
 	ksefsync "ksefmirror/sync"
 )
@@ -83,12 +84,18 @@ func (c *command) keep(ctx context.Context, ready func(*slog.Logger, service.Hea
 		serving.Go(func() { metrics.Serve(ctx, loaded.Metrics, log) })
 	}
 	turns := health.NewTurns()
+	folders, err := tree.NewWatcher(watchQuiet, log)
+	if err != nil {
+		log.Warn("folders cannot be watched; what is changed in them is found within a day", "err", err)
+	} else {
+		defer func() { _ = folders.Close() }() // nothing is lost with it
+	}
 	var pulse service.Pulse
 	var jobs []daemon.Job
 	for _, m := range loaded.Mirrors {
 		beat := func(due time.Time, failures int) { pulse.Beat(m.Name, due, failures) }
 		beat(time.Now().Add(daemon.MaxSilence), 0) // so that the first line of status counts it
-		jobs = append(jobs, job(m, log, metrics, turns, &pulse, beat))
+		jobs = append(jobs, job(loaded.Backup, m, log, folders, metrics, turns, &pulse, beat))
 	}
 	ready(log, pulse.Health)
 	daemon.Run(ctx, log, jobs)
@@ -96,13 +103,17 @@ func (c *command) keep(ctx context.Context, ready func(*slog.Logger, service.Hea
 	return nil
 }
 
+// watchQuiet is how long after a change in a folder it is looked at: whoever saves a
+// file has finished by then.
+const watchQuiet = 5 * time.Second
+
 // job is one mirror for the daemon, with a watcher beside it that tells how it is.
-func job(m config.Mirror, log *slog.Logger, metrics *health.Metrics, turns health.Turns, pulse *service.Pulse, beat func(time.Time, int)) daemon.Job {
+func job(backup config.Backup, m config.Mirror, log *slog.Logger, folders *tree.Watcher, metrics *health.Metrics, turns health.Turns, pulse *service.Pulse, beat func(time.Time, int)) daemon.Job {
 	var pingURL func() (string, error)
 	if m.PingURL != (config.Reference{}) {
 		pingURL = m.PingURL.ReadURL
 	}
-	looked := healthOf(m)
+	looked := healthOf(m, backup.Dir)
 	login := looked.Login
 	looked.Login = func(now time.Time) health.LoginState {
 		state := login(now)
@@ -116,16 +127,30 @@ func job(m config.Mirror, log *slog.Logger, metrics *health.Metrics, turns healt
 	count := func(client *ksef.Client) {
 		client.Requested = func(operation string, status int) { metrics.Requested(m.Name, operation, status) }
 	}
+	existing := false
+	open := func(ctx context.Context) (*ksefsync.Mirror, error) {
+		if err := refuseForeignFolder(m.Dir); err != nil {
+			return nil, err
+		}
+		o, err := options(m, log.With("mirror", m.Name), count)
+		if err != nil {
+			return nil, err
+		}
+		o.Progress = moved
+		o.Watcher, o.BackUpTo, o.BackUpKeep, o.Existing = folders, backup.Dir, backup.Keep, existing
+		return ksefsync.Open(ctx, o)
+	}
 	return daemon.Job{
 		Name: m.Name, Interval: m.Interval, Beat: beat, Beside: watcher.Run,
 		Open: func(ctx context.Context) (daemon.Mirror, error) {
-			mirror, err := open(ctx, m, log, moved, count)
+			mirror, err := open(ctx)
 			if err != nil {
 				if ctx.Err() == nil {
 					watcher.End(err)
 				}
 				return nil, err // not mirror: a nil *Mirror in the interface would not be nil
 			}
+			existing = true
 			sender, err := newSender(m, mirror, log.With("mirror", m.Name))
 			if err != nil {
 				return nil, errors.Join(err, mirror.Close())

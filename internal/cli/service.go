@@ -88,7 +88,7 @@ func (c *command) plan() (service.Plan, error) {
 	if s.Program, err = filepath.EvalSymlinks(program); err != nil {
 		return service.Plan{}, err
 	}
-	s.DataDir = loaded.DataDir
+	s.DataDir, s.BackupDir = loaded.DataDir, loaded.Backup.Dir
 	for _, m := range loaded.Mirrors {
 		s.Mirrors = append(s.Mirrors, m.Dir)
 	}

@@ -24,14 +24,14 @@ permission, a role has not succeeded for three intervals and two hours, or a fol
 or database cannot be used. That KSeF's limits cut a run short is no failure; it then
 says how far the role is complete.`,
 		RunE: func(cmd *cobra.Command, names []string) error {
-			_, mirrors, err := c.pick(names)
+			loaded, mirrors, err := c.pick(names)
 			if err != nil {
 				return err
 			}
 			level := health.Say
 			all := []health.Report{}
 			for _, m := range mirrors {
-				r := healthOf(m).Look(cmd.Context(), nil, time.Now())
+				r := healthOf(m, loaded.Backup.Dir).Look(cmd.Context(), nil, time.Now())
 				level = max(level, r.Level)
 				all = append(all, r)
 			}
@@ -56,9 +56,10 @@ says how far the role is complete.`,
 	return cmd
 }
 
-// healthOf lets a mirror be looked at.
-func healthOf(m config.Mirror) health.Mirror {
-	return health.Mirror{Mirror: m, Login: func(now time.Time) health.LoginState { return loginState(m, now) }}
+// healthOf lets a mirror be looked at. backups is the folder of its nightly backups;
+// "" if there are none.
+func healthOf(m config.Mirror, backups string) health.Mirror {
+	return health.Mirror{Mirror: m, Backups: backups, Login: func(now time.Time) health.LoginState { return loginState(m, now) }}
 }
 
 func (c *command) printStatus(r health.Report) {

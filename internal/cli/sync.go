@@ -65,7 +65,7 @@ func (c *command) syncOne(ctx context.Context, loaded *config.Config, m config.M
 	code, err := c.cycles(ctx, m.Name, mirror, bar, wait)
 	if ctx.Err() == nil {
 		// It is for people and no part of the mirror: without it the work is as good.
-		if fileErr := healthOf(m).Look(ctx, err, time.Now()).WriteFile(); fileErr != nil {
+		if fileErr := healthOf(m, loaded.Backup.Dir).Look(ctx, err, time.Now()).WriteFile(); fileErr != nil {
 			_, _ = fmt.Fprintf(c.stderr, "%s: the STATUS file could not be written: %v\n", m.Name, fileErr)
 		}
 	}

@@ -34,7 +34,8 @@ type Config struct {
 	Metrics string
 	Log     Log
 	// Mail is how mails are sent; nil: none are.
-	Mail *Mail
+	Mail   *Mail
+	Backup Backup
 	// Mirrors is sorted by name and, after [Load], never empty.
 	Mirrors []Mirror
 	// Warnings is what is allowed but unwise.
@@ -46,6 +47,14 @@ type Log struct {
 	Level slog.Level // debug, info, warn or error
 	// Format is "text", "json", or "auto": text on a terminal, JSON otherwise.
 	Format string
+}
+
+// Backup says where the nightly backups of all mirrors go.
+type Backup struct {
+	// Dir is an existing folder; [Load] makes it absolute. Empty means no nightly
+	// backups.
+	Dir  string
+	Keep int // of each mirror, at least 1
 }
 
 // Mirror is one named configuration: whose invoices, from which environment,
@@ -172,7 +181,7 @@ func (c *Config) References() []Reference {
 // Default gives the configuration of a file without any key. It has no mirror,
 // so it is not yet valid.
 func Default() Config {
-	return Config{DataDir: "data", Log: Log{Level: slog.LevelInfo, Format: "auto"}}
+	return Config{DataDir: "data", Log: Log{Level: slog.LevelInfo, Format: "auto"}, Backup: Backup{Keep: 7}}
 }
 
 // DefaultMirror gives the values of the keys that a mirror may leave out. Name,

@@ -28,6 +28,7 @@ type (
 		MetricsBeyond any                    `toml:"metrics_beyond_this_machine"`
 		Log           logTable               `toml:"log"`
 		Mail          *mailTable             `toml:"mail"`
+		Backup        backupTable            `toml:"backup"`
 		Mirror        map[string]mirrorTable `toml:"mirror"`
 	}
 	logTable struct {
@@ -39,6 +40,10 @@ type (
 		User     any `toml:"user"`
 		Password any `toml:"password"`
 		From     any `toml:"from"`
+	}
+	backupTable struct {
+		Dir  any `toml:"dir"`
+		Keep any `toml:"keep"`
 	}
 	mirrorTable struct {
 		Environment any           `toml:"environment"`
@@ -176,15 +181,10 @@ func (c *checker) oneOf(key toml.Key, value any, fallback string, known []string
 func (c *checker) config(file fileTable) *Config {
 	config := Default()
 	if dir, ok := c.text(toml.Key{"data_dir"}, file.DataDir, config.DataDir); ok {
-		switch {
-		case dir == "":
+		if dir == "" {
 			c.report(toml.Key{"data_dir"}, dir, "want a folder")
-		case strings.HasPrefix(dir, "~"):
-			c.report(toml.Key{"data_dir"}, dir, "want a path without ~, which only a shell understands")
-		case !filepath.IsAbs(dir):
-			dir = filepath.Join(c.folder, dir)
 		}
-		config.DataDir = filepath.Clean(dir)
+		config.DataDir = c.path(toml.Key{"data_dir"}, dir)
 	}
 
 	config.Metrics = c.metrics(file.Metrics, file.MetricsBeyond)
@@ -196,6 +196,16 @@ func (c *checker) config(file fileTable) *Config {
 
 	if file.Mail != nil {
 		config.Mail = c.mail(*file.Mail)
+	}
+	if dir, ok := c.text(toml.Key{"backup", "dir"}, file.Backup.Dir, config.Backup.Dir); ok && dir != "" {
+		config.Backup.Dir = c.path(toml.Key{"backup", "dir"}, dir)
+	}
+	if file.Backup.Keep != nil {
+		keep, ok := file.Backup.Keep.(int64)
+		if !ok || keep < 1 || keep > 10_000 {
+			c.report(toml.Key{"backup", "keep"}, file.Backup.Keep, "want a number from 1 to 10000, without quotation marks")
+		}
+		config.Backup.Keep = int(keep)
 	}
 
 	if len(file.Mirror) == 0 {
@@ -252,6 +262,17 @@ func (c *checker) metrics(value, beyond any) string {
 		c.report(toml.Key{"metrics"}, address, `want an address of this machine alone, such as "127.0.0.1:9187": whoever reaches it reads the names of the mirrors and how many invoices come; if others are to, add metrics_beyond_this_machine = true`)
 	}
 	return address
+}
+
+// path makes a folder that the file names absolute.
+func (c *checker) path(key toml.Key, dir string) string {
+	switch {
+	case strings.HasPrefix(dir, "~"):
+		c.report(key, dir, "want a path without ~, which only a shell understands")
+	case !filepath.IsAbs(dir):
+		dir = filepath.Join(c.folder, dir)
+	}
+	return filepath.Clean(dir)
 }
 
 func (c *checker) mirror(name, dataDir string, table mirrorTable) Mirror {

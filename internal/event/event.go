@@ -49,6 +49,7 @@ const (
 	NotListed          ID = 213
 	NotReconciled      ID = 214
 	Receiver           ID = 215
+	Backup             ID = 216
 )
 
 // Event is an event as README.md lists it.
@@ -87,6 +88,7 @@ func All() []Event {
 		{NotListed, slog.LevelWarn, "KSeF no longer lists invoices"},
 		{NotReconciled, slog.LevelWarn, "the mirror could not be compared with KSeF's list"},
 		{Receiver, slog.LevelWarn, "who is to be told of new invoices could not be told"},
+		{Backup, slog.LevelWarn, "there is no recent backup"},
 	}
 }
 

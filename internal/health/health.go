@@ -2,6 +2,7 @@ package health
 
 import (
 	"context"
+	"path/filepath"
 	"time"
 
 	"ksefmirror/internal/config"
@@ -34,6 +35,8 @@ type Mirror struct {
 	config.Mirror
 	// Login tells how what it logs in with is. It asks KSeF nothing.
 	Login func(now time.Time) LoginState
+	// Backups is the folder of its nightly backups; "" if none are made.
+	Backups string
 }
 
 // Look reports how the mirror is. It only reads, also while another process works
@@ -43,6 +46,7 @@ func (m Mirror) Look(ctx context.Context, last error, now time.Time) Report {
 	f := found{last: last, login: m.Login(now)}
 	f.status, f.statusErr = ksefsync.ReadStatus(ctx, m.Dir, m.Roles, now)
 	f.volume, f.volumeErr = tree.VolumeOf(m.Dir)
+	f.backup = m.backup(now)
 	r := Report{
 		Name: m.Name, Dir: m.Dir, Status: f.status, Notices: f.notices(m.Mirror, now),
 		DiskFree: f.volume.Free, DiskSize: f.volume.Size,
@@ -58,4 +62,30 @@ func (m Mirror) Look(ctx context.Context, last error, now time.Time) Report {
 		r.Level = max(r.Level, n.Level)
 	}
 	return r
+}
+
+// lateBackup is how old the last of the nightly backups may be: one may fail, as its
+// disk may be away for a night.
+const lateBackup = 48 * time.Hour
+
+// backup says what is not in order with the nightly backups: nobody looks at them
+// until one is needed. "" if nothing is.
+func (m Mirror) backup(now time.Time) string {
+	if m.Backups == "" {
+		return ""
+	}
+	id, err := tree.ID(filepath.Join(m.Dir, "invoices"))
+	if err != nil || id == "" {
+		return "" // it has never run, or has worse troubles
+	}
+	last, err := ksefsync.LastBackup(m.Backups, m.Dir, id)
+	switch {
+	case err != nil:
+		return err.Error()
+	case last.IsZero():
+		return "there is no backup in " + m.Backups
+	case now.Sub(last) > lateBackup:
+		return "the last backup is of " + last.Format(time.RFC3339)
+	}
+	return ""
 }

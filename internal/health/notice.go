@@ -55,6 +55,7 @@ const (
 	NotListed          Kind = "not_listed"
 	NotReconciled      Kind = "not_reconciled"
 	Receiver           Kind = "receiver"
+	Backup             Kind = "backup"
 )
 
 // Kinds gives every kind with the number of its event; 0 for what is not logged: the
@@ -65,7 +66,7 @@ func Kinds() map[Kind]event.ID {
 		CredentialUnusable: event.CredentialUnusable, CredentialEnds: event.CredentialEnds, Login: event.Login,
 		Permission: event.Permission, Blocked: event.Blocked, NoSuccess: event.NoSuccess, Behind: event.Behind,
 		Failing: 0, Quarantine: event.Quarantine, Late: event.Late, NotListed: event.NotListed,
-		NotReconciled: event.NotReconciled, Receiver: event.Receiver,
+		NotReconciled: event.NotReconciled, Receiver: event.Receiver, Backup: event.Backup,
 	}
 }
 
@@ -107,7 +108,8 @@ type found struct {
 	login     LoginState
 	volume    tree.Volume
 	volumeErr error
-	last      error // of the latest attempt, where that is known
+	backup    string // what is wrong with the nightly backups; "" if nothing
+	last      error  // of the latest attempt, where that is known
 }
 
 // notices says what is not in order with a mirror, the most urgent first.
@@ -131,6 +133,9 @@ func (f found) notices(m config.Mirror, now time.Time) []Notice {
 			level = Act
 		}
 		add(Disk, level, "", level.String(), "the disk that holds %s has only %d MB left; free some space, for nothing is mirrored once it is full (nothing is lost by that)", m.Dir, f.volume.Free>>20)
+	}
+	if f.backup != "" {
+		add(Backup, Look, "", "", "%s", f.backup)
 	}
 	if f.last != nil && !errors.Is(f.last, tree.ErrNotMounted) && !slices.ContainsFunc(all, func(n Notice) bool {
 		return n.Kind == Failing || n.Kind == Login || n.Kind == Permission

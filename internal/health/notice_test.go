@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -267,4 +269,48 @@ func report() Report {
 		r.Level = cmp.Or(r.Level, n.Level)
 	}
 	return r
+}
+
+// Backups that have stopped are said: nobody looks at them until one is needed.
+func TestBackup(t *testing.T) {
+	now := time.Date(2026, 11, 22, 9, 0, 0, 0, time.UTC)
+	dir := filepath.Join(t.TempDir(), "acme")
+	if err := tree.Create(filepath.Join(dir, "invoices"), "0123abcd-0000"); err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		made, missing string
+		want          string
+	}{
+		"none":             {want: "there is no backup"},
+		"of this night":    {made: "acme-0123abcd-2026-11-22T020304Z.db"},
+		"too old":          {made: "acme-0123abcd-2026-11-20T085959Z.db", want: "the last backup is of 2026-11-20T08:59:59Z"},
+		"of another":       {made: "acme-99999999-2026-11-22T020304Z.db", want: "there is no backup"},
+		"folder not there": {missing: "x", want: "not mounted"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			folder := t.TempDir()
+			if test.made != "" {
+				if err := os.WriteFile(filepath.Join(folder, test.made), nil, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			m := Mirror{Mirror: config.Mirror{Name: "acme", Dir: dir}, Backups: filepath.Join(folder, test.missing), Login: func(time.Time) LoginState { return LoginState{} }}
+			said := func() (text string) {
+				for _, n := range m.Look(t.Context(), nil, now).Notices {
+					if n.Kind == Backup && n.Level == Look {
+						text += n.Text
+					}
+				}
+				return text
+			}
+			if got := said(); (test.want == "") != (got == "") || !strings.Contains(got, test.want) {
+				t.Errorf("it says %q", got)
+			}
+			m.Backups = ""
+			if got := said(); got != "" {
+				t.Errorf("without a folder for backups it says %q", got)
+			}
+		})
+	}
 }
