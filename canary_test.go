@@ -33,6 +33,7 @@ import (
 	"software.sslmate.com/src/go-pkcs12"
 
 	"ksefmirror/db"
+	"ksefmirror/internal/health"
 	"ksefmirror/internal/ksefsim"
 )
 
@@ -347,6 +348,9 @@ func (c *canaries) wantPlanted(t *testing.T, what ...string) {
 	}
 }
 
+// pingSecret is in the address that a service such as healthchecks.io has given.
+const pingSecret = "canary-in-the-address-of-pings"
+
 const byToken = `token = "file:secrets/acme.token"`
 
 // No secret shows anywhere but in its own file, in whatever form: not in what the
@@ -372,6 +376,14 @@ func TestCanary(t *testing.T) {
 		})
 	})
 	p.generate(400) // a package for each role
+	c.plant("the address of pings", []byte(pingSecret))
+	// It repeats the address to whoever asks, and accepts nothing.
+	pings := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Location", r.URL.Path)
+		w.WriteHeader(http.StatusFound)
+	}))
+	defer pings.Close()
+	address := freeAddress(t)
 
 	// The configuration that it writes, and a daemon with the token, killed by SIGQUIT
 	// in the middle of an export: Go prints every goroutine then, as it does at a panic.
@@ -386,7 +398,9 @@ func TestCanary(t *testing.T) {
 	}
 	c.look(t, "config init", out)
 	p.lookAroundFile(c, "config.toml")
-	p.put("config.toml", []byte(debugLog+p.table("acme", company.Value, byToken)))
+	p.put("secrets/acme.ping", []byte(pings.URL+"/"+pingSecret))
+	table := strings.Replace(p.table("acme", company.Value, byToken), "interval", "ping_url = \"file:secrets/acme.ping\"\ninterval", 1)
+	p.put("config.toml", []byte(fmt.Sprintf("metrics = %q\n", address)+debugLog+table))
 
 	if runtime.GOOS != "windows" {
 		d := p.daemon()
@@ -434,8 +448,21 @@ func TestCanary(t *testing.T) {
 		if keys := exportKeys(t, p.database()); len(keys) > 0 {
 			t.Errorf("%d exports are still in flight", len(keys))
 		}
+		p.eventually("STATUS file", func() bool {
+			_, err := os.Stat(filepath.Join(p.dir, "data", "acme", health.FileName))
+			return err == nil
+		})
 		p.lookAround(c, "while the daemon runs")
-		c.look(t, "log", []byte(d.stop()))
+		metrics := p.get("http://" + address + "/metrics")
+		if !strings.Contains(metrics, "ksefmirror_invoices") {
+			t.Errorf("the metrics are\n%s", metrics)
+		}
+		c.look(t, "metrics", []byte(metrics))
+		said := d.stop()
+		if !strings.Contains(said, `"event":123`) {
+			t.Errorf("no ping was refused:\n%s", said)
+		}
+		c.look(t, "log", []byte(said))
 		p.lookAround(c, "after the daemon")
 	}
 
@@ -446,6 +473,7 @@ func TestCanary(t *testing.T) {
 	p.saying(c, 0, "status", "--json")
 	p.saying(c, 0, "verify")
 	p.saying(c, 0, "config", "check")
+	p.saying(c, 0, "doctor", "--login")
 	c.look(t, "tables", rows(t, p.database()))
 	c.wantPlanted(t, "the KSeF token", "a session's token", "the address of a part", "the signature of a part's address")
 	if runtime.GOOS != "windows" {
@@ -503,6 +531,7 @@ func TestCanaryInCredentials(t *testing.T) {
 	const passphrase = "canary in the passphrase, żółta"
 	p, c := newCanaryPlace(t, nil)
 	c.plant("the passphrase", []byte(passphrase))
+	c.plant("the address of pings", []byte(pingSecret))
 	p.generate(3)
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
@@ -545,6 +574,7 @@ func TestCanaryInCredentials(t *testing.T) {
 		{"token itself", fmt.Sprintf("token = %q", secretToken), 2},
 		{"token without quotes", "token = " + secretToken, 2},
 		{"token as a method", fmt.Sprintf("method = %q", secretToken), 2},
+		{"address of pings itself", byCertificate("ec") + fmt.Sprintf("[mirror.other]\nping_url = \"https://example.test/%s\"", pingSecret), 2},
 	} {
 		p.put("config.toml", []byte(debugLog+p.table("acme", company.Value, test.auth)))
 		t.Log(test.name)

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"ksefmirror/internal/event"
 	"ksefmirror/internal/ksef"
 	ksefsync "ksefmirror/sync"
 )
@@ -55,6 +56,8 @@ type Job struct {
 	// stuck, it will call again before due. failures counts the failed cycles in a
 	// row.
 	Beat func(due time.Time, failures int)
+	// Beside, if not nil, runs beside the mirror's loop, and ends when ctx does.
+	Beside func(ctx context.Context)
 }
 
 // Run keeps all mirrors until ctx is cancelled, then returns when every cycle
@@ -80,6 +83,11 @@ type loop struct {
 }
 
 func (l *loop) run(ctx context.Context) {
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	if l.Beside != nil {
+		beside.Go(func() { l.Beside(ctx) })
+	}
 	defer l.close()
 	for {
 		started := time.Now()
@@ -198,7 +206,7 @@ func (l *loop) next(started time.Time, err error) time.Time {
 	switch {
 	case err == nil:
 		if l.failures > 0 {
-			l.log.Info("mirror recovered", "failures", l.failures)
+			event.Log(l.log, event.Recovered, "failures", l.failures)
 			l.failures = 0
 		}
 		return latest(now, started.Add(l.Interval))
@@ -209,7 +217,7 @@ func (l *loop) next(started time.Time, err error) time.Time {
 	}
 	l.failures++
 	if l.failures == 1 || now.Sub(l.loggedAt) >= quiet {
-		l.log.Error("mirror is in trouble, it will be tried again", "err", err, "failures", l.failures)
+		event.Log(l.log, event.Trouble, "err", err, "failures", l.failures)
 		l.loggedAt = now
 	}
 	backoff := maxBackoff

@@ -24,7 +24,9 @@ const (
 	FROM exports WHERE role = ? AND abandoned_at IS NULL ORDER BY id`
 	abandonExport      = `UPDATE exports SET abandoned_at = ?, key = zeroblob(32), iv = zeroblob(16) WHERE id = ?`
 	deleteOldAbandoned = `DELETE FROM exports WHERE abandoned_at < ?`
-	countAbandoned     = `SELECT count(*) FROM exports WHERE abandoned_at >= ?`
+	countExports       = `SELECT count(*) FILTER (WHERE abandoned_at IS NULL AND reference IS NULL),
+	count(*) FILTER (WHERE abandoned_at IS NULL AND reference IS NOT NULL), count(*) FILTER (WHERE abandoned_at >= ?) FROM exports`
+	countAbandoned = `SELECT count(*) FROM exports WHERE abandoned_at >= ?`
 )
 
 // keepAbandoned is how long an export that was given up is remembered.
@@ -115,4 +117,18 @@ func (d *DB) Exports(ctx context.Context, role string) ([]Export, error) {
 		exports = append(exports, e)
 	}
 	return exports, d.explain("read the exports from", rows.Err())
+}
+
+// ExportCounts are the numbers of exports by how far they are.
+type ExportCounts struct {
+	Requested int // asked for, or about to be: no answer has been noted
+	Preparing int // KSeF has given a reference; their package is not stored yet
+	GivenUp   int // given up, as KSeF took too long
+}
+
+// ExportCounts counts the exports, all roles together; those that were given up
+// from since on.
+func (d *DB) ExportCounts(ctx context.Context, since time.Time) (c ExportCounts, err error) {
+	err = d.read.statements[countExports].QueryRowContext(ctx, moment(since)).Scan(&c.Requested, &c.Preparing, &c.GivenUp)
+	return c, d.explain("count the exports of", err)
 }

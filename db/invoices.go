@@ -549,7 +549,7 @@ func (d *DB) IsQuarantined(ctx context.Context, number, hash string) (bool, erro
 func queries() []string {
 	return []string{
 		selectMirror, selectDictionaryID, selectDictionary, selectDocument, selectKnown, selectFiles, selectEmpty, selectListed, selectCounts,
-		selectRoleCounts, selectOpenQuarantine, selectQuarantined, selectStreams, selectRequests, selectBlocks, selectLimits, selectExports, countAbandoned,
+		selectRoleCounts, selectOpenQuarantine, selectQuarantined, selectStreams, selectRequests, selectBlocks, selectLimits, selectExports, countAbandoned, countExports,
 		selectReconciliation, selectHeld, countHeld, selectDifferences, countNotListed, selectFirstRun, selectOutdated, countOutdated, selectLastID,
 		selectDeliveries, selectNewestID, selectFirstSince, selectNewInvoices, countNewInvoices,
 		selectAudit, selectNewestPaths, selectAdopts, selectSearch,

@@ -18,13 +18,14 @@ type Stream struct {
 	LastRunAt     time.Time // zero when it never ran
 	LastSuccessAt time.Time // zero when it never succeeded
 	LastError     string    // of the last run; "": it succeeded
+	Trouble       string    // the kind of LastError: see [Run]
 	Reason        string    // why the last run went the way it did
 	// IdleSince is when the role first ran, as long as KSeF has never listed an
 	// invoice for it; zero otherwise.
 	IdleSince time.Time
 }
 
-const selectStreams = `SELECT role, coalesce(watermark, ''), coalesce(position, ''), coalesce(hwm, ''), last_run_at, last_success_at, coalesce(last_error, ''), coalesce(reason, ''), idle_since
+const selectStreams = `SELECT role, coalesce(watermark, ''), coalesce(position, ''), coalesce(hwm, ''), last_run_at, last_success_at, coalesce(last_error, ''), coalesce(trouble, ''), coalesce(reason, ''), idle_since
 	FROM streams ORDER BY role`
 
 // Streams gives every role that ever ran or committed, by name.
@@ -38,7 +39,7 @@ func (d *DB) Streams(ctx context.Context) (_ []Stream, err error) {
 	for rows.Next() {
 		var s Stream
 		var run, success, idle sql.NullString
-		if err := rows.Scan(&s.Role, &s.Watermark, &s.Position, &s.HWM, &run, &success, &s.LastError, &s.Reason, &idle); err != nil {
+		if err := rows.Scan(&s.Role, &s.Watermark, &s.Position, &s.HWM, &run, &success, &s.LastError, &s.Trouble, &s.Reason, &idle); err != nil {
 			return nil, d.explain("read the streams from", err)
 		}
 		if s.LastRunAt, err = parseMoment(run); err != nil {
@@ -68,14 +69,16 @@ type Run struct {
 	Waiting              int    // invoices in quarantine that hold the watermark
 	Requests             int    // to KSeF
 	Err                  string // "" for success
+	Trouble              string // which kind of Err a person has to mend: login or permission; "": another
 }
 
 const (
 	insertRun = `INSERT INTO runs(role, route, started_at, finished_at, window_from, window_to, listed, added, known, waiting, requests, error)
 	VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
-	upsertStreamRun = `INSERT INTO streams(role, last_run_at, last_success_at, last_error, reason, idle_since) VALUES(?1, ?2, ?3, ?4, ?5, iif(?6, NULL, ?2))
+	upsertStreamRun = `INSERT INTO streams(role, last_run_at, last_success_at, last_error, reason, idle_since, trouble) VALUES(?1, ?2, ?3, ?4, ?5, iif(?6, NULL, ?2), ?7)
 	ON CONFLICT(role) DO UPDATE SET last_run_at = excluded.last_run_at,
-		last_success_at = coalesce(excluded.last_success_at, last_success_at), last_error = excluded.last_error, reason = excluded.reason,
+		last_success_at = coalesce(excluded.last_success_at, last_success_at), last_error = excluded.last_error,
+		trouble = excluded.trouble, reason = excluded.reason,
 		idle_since = CASE WHEN ?6 OR EXISTS(SELECT 1 FROM invoice_roles r WHERE r.role = ?1) THEN NULL
 			WHEN last_run_at IS NULL THEN ?2 ELSE idle_since END`
 	deleteOldRuns = `DELETE FROM runs WHERE finished_at < ?`
@@ -97,7 +100,7 @@ func (d *DB) RecordRun(ctx context.Context, r Run) error {
 		if err != nil {
 			return err
 		}
-		if _, err := d.exec(ctx, tx, upsertStreamRun, r.Role, moment(r.Finished), success, text(r.Err), text(r.Reason), r.Listed > 0); err != nil {
+		if _, err := d.exec(ctx, tx, upsertStreamRun, r.Role, moment(r.Finished), success, text(r.Err), text(r.Reason), r.Listed > 0, text(r.Trouble)); err != nil {
 			return err
 		}
 		if _, err := d.exec(ctx, tx, deleteOldRuns, moment(r.Finished.Add(-keepRuns))); err != nil {

@@ -8,10 +8,13 @@ import (
 	"sync"
 
 	"golang.org/x/sys/windows/svc/eventlog"
+
+	"ksefmirror/internal/event"
 )
 
-// The ids of events. The messages that Windows has for sources of programs
-// without a message file reach from 1 to 1000.
+// The ids of events without a number of their own in package event. The messages
+// that Windows has for sources of programs without a message file reach from 1 to
+// 1000.
 const (
 	eventInfo    = 1
 	eventWarning = 2
@@ -38,8 +41,9 @@ type eventBuffer struct {
 }
 
 // NewEventLog gives a handler that writes records from level on to the
-// Application event log, from the source that the installation made. Event 1 is
-// information, 2 a warning, 3 an error. It stays open as long as the process.
+// Application event log, from the source that the installation made. An event's id
+// is its number in package event; else 1 is information, 2 a warning, 3 an error. It
+// stays open as long as the process.
 func NewEventLog(level slog.Leveler) (slog.Handler, error) {
 	log, err := eventlog.Open(Name)
 	if err != nil {
@@ -74,11 +78,22 @@ func (h eventHandler) Handle(ctx context.Context, record slog.Record) error {
 	text := strings.TrimSpace(h.buffer.String())
 	switch {
 	case record.Level >= slog.LevelError:
-		return h.log.Error(eventError, text)
+		return h.log.Error(idOf(record, eventError), text)
 	case record.Level >= slog.LevelWarn:
-		return h.log.Warning(eventWarning, text)
+		return h.log.Warning(idOf(record, eventWarning), text)
 	}
-	return h.log.Info(eventInfo, text)
+	return h.log.Info(idOf(record, eventInfo), text)
+}
+
+// idOf is the number of the event that a record tells of, or another.
+func idOf(record slog.Record, other uint32) uint32 {
+	record.Attrs(func(a slog.Attr) bool {
+		if a.Key == event.Key && a.Value.Kind() == slog.KindInt64 && a.Value.Int64() > 0 && a.Value.Int64() <= 1000 {
+			other = uint32(a.Value.Int64()) // #nosec G115 -- it was just compared
+		}
+		return true
+	})
+	return other
 }
 
 // WithAttrs implements [slog.Handler].

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"ksefmirror/internal/event"
 )
 
 // feedEvery is how often the manager is told how the program is, when it asks for
@@ -67,7 +69,7 @@ func (n notifier) feed(ctx context.Context, health func(time.Time) (string, []st
 		state := []string{"STATUS=" + text}
 		switch {
 		case len(stuck) > 0:
-			n.log.Error("a mirror does not move any more; the service manager will restart the program", "mirrors", stuck)
+			event.Log(n.log, event.Stuck, "mirrors", stuck)
 		case n.dog:
 			state = append(state, "WATCHDOG=1")
 		}

@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -14,6 +15,8 @@ import (
 
 	"golang.org/x/sys/windows"
 	"golang.org/x/sys/windows/svc"
+
+	"ksefmirror/internal/event"
 )
 
 // life runs a handler in the hands of a manager that gives the orders one after
@@ -123,17 +126,17 @@ func TestHandler(t *testing.T) {
 type eventNotes []string
 
 func (e *eventNotes) Info(id uint32, text string) error {
-	*e = append(*e, "info "+string(rune('0'+id))+" "+text)
+	*e = append(*e, fmt.Sprintf("info %d %s", id, text))
 	return nil
 }
 
 func (e *eventNotes) Warning(id uint32, text string) error {
-	*e = append(*e, "warning "+string(rune('0'+id))+" "+text)
+	*e = append(*e, fmt.Sprintf("warning %d %s", id, text))
 	return nil
 }
 
 func (e *eventNotes) Error(id uint32, text string) error {
-	*e = append(*e, "error "+string(rune('0'+id))+" "+text)
+	*e = append(*e, fmt.Sprintf("error %d %s", id, text))
 	return nil
 }
 
@@ -145,12 +148,16 @@ func TestEventLog(t *testing.T) {
 	log.Info("cycle done", "added", 3)
 	log.WithGroup("disk").Warn("nearly full", "left", 5)
 	log.Error("mirror is in trouble", "err", errors.New("no network"))
+	event.Log(log, event.Trouble, "err", errors.New("no network"))
+	log.Warn("not an event", event.Key, 1001)
 	level.Set(slog.LevelWarn)
 	log.Info("cycle done")
 	want := []string{
 		`info 1 msg="cycle done" mirror=acme added=3`,
 		`warning 2 msg="nearly full" mirror=acme disk.left=5`,
 		`error 3 msg="mirror is in trouble" mirror=acme err="no network"`,
+		`error 110 msg="mirror is in trouble, it will be tried again" mirror=acme event=110 err="no network"`,
+		`warning 2 msg="not an event" mirror=acme event=1001`,
 	}
 	if !slices.Equal(notes, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(notes, "\n"), strings.Join(want, "\n"))

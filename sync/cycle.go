@@ -78,12 +78,12 @@ func (m *Mirror) Cycle(ctx context.Context) (Report, error) {
 // fetch is the part of a cycle that asks KSeF.
 func (m *Mirror) fetch(ctx context.Context) (Report, error) {
 	var report Report
-	if err := m.refreshLimits(ctx); err != nil {
-		return report, err
-	}
 	streams, err := m.streams(ctx)
 	if err != nil {
 		return report, err
+	}
+	if err := m.refreshLimits(ctx); err != nil {
+		return report, m.recordAll(ctx, streams, err)
 	}
 	m.progress = Progress{}
 	for waiting := streams; len(waiting) > 0; {
@@ -116,6 +116,22 @@ func (m *Mirror) fetch(ctx context.Context) (Report, error) {
 		return report, err
 	}
 	return report, m.endAdoption(ctx, report)
+}
+
+// recordAll records what keeps all streams from running, so that status tells it
+// too, and returns it. Being stopped is not worth a record.
+func (m *Mirror) recordAll(ctx context.Context, streams []*stream, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	for _, s := range streams {
+		s.started, s.report.Err = m.Now(), err
+		s.report.Waiting = len(s.waiting)
+		if err := s.record(ctx); err != nil {
+			return err
+		}
+	}
+	return err
 }
 
 // refreshLimits learns the limits in force at the first cycle and daily: they
@@ -154,6 +170,28 @@ func onlyThisStream(err error) bool {
 		return true
 	}
 	return errors.As(err, &refused) && (refused.HTTPStatus == http.StatusBadRequest || refused.HTTPStatus == http.StatusForbidden)
+}
+
+// Trouble is the kind of an error that only a person can mend; "" for any other.
+type Trouble string
+
+const (
+	// TroubleLogin: KSeF does not accept what the mirror logs in with.
+	TroubleLogin Trouble = "login"
+	// TroublePermission: KSeF knows who logs in, who may not read these invoices.
+	TroublePermission Trouble = "permission"
+)
+
+func troubleOf(err error) Trouble {
+	const noPermissions = 415 // status of a login (open-api, AuthenticationOperationStatusResponse)
+	var login *ksef.LoginError
+	switch {
+	case errors.Is(err, ksef.ErrForbidden), errors.As(err, &login) && login.Status == noPermissions:
+		return TroublePermission
+	case login != nil && login.Terminal:
+		return TroubleLogin
+	}
+	return ""
 }
 
 // limited tells whether err is nothing but KSeF's limits.
@@ -478,7 +516,7 @@ func (s *stream) record(ctx context.Context) error {
 	// That the limits allow no more is how a backlog goes, not an error; the
 	// watermark tells how far the stream is behind.
 	if s.report.Err != nil && !limited(s.report.Err) {
-		run.Err = s.report.Err.Error()
+		run.Err, run.Trouble = s.report.Err.Error(), string(troubleOf(s.report.Err))
 	}
 	return s.db.RecordRun(ctx, run)
 }

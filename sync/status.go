@@ -9,6 +9,7 @@ import (
 
 	"ksefmirror/db"
 	"ksefmirror/internal/ksef"
+	"ksefmirror/internal/tree"
 )
 
 // lately is how long status points at a difference from KSeF's list. Afterwards it
@@ -24,9 +25,21 @@ type Status struct {
 	Outdated int            `json:"outdated"` // as an older version has read them; cycles read them again
 	Streams  []StreamStatus `json:"streams"`
 	Waiting  []Waiting      `json:"waiting"` // listed by KSeF, not mirrored yet
+	Exports  ExportCounts   `json:"exports"`
 	Budget   []GroupBudget  `json:"budget"`
 	// Receivers are told of new invoices.
 	Receivers []ReceiverStatus `json:"receivers"`
+	// Mounted is false when the invoices folder is not the one that the database
+	// belongs to: most often its volume is not mounted.
+	Mounted bool `json:"mounted"`
+}
+
+// ExportCounts are the numbers of packages that KSeF was asked for and that are not
+// stored yet, and of those given up within a day.
+type ExportCounts struct {
+	Requested int `json:"requested"` // KSeF has not answered yet
+	Preparing int `json:"preparing"`
+	GivenUp   int `json:"given_up"`
 }
 
 // StreamStatus is where one role stands. Instants that are not known are "".
@@ -38,6 +51,7 @@ type StreamStatus struct {
 	LastRun     string         `json:"last_run"`    // RFC 3339 UTC, as the next
 	LastSuccess string         `json:"last_success"`
 	LastError   string         `json:"last_error"`   // "" when the last run was in order
+	Trouble     Trouble        `json:"trouble"`      // the kind of LastError, if only a person can mend it
 	Reason      string         `json:"reason"`       // why the last run asked for a package, or did not
 	RestSeconds int64          `json:"rest_seconds"` // how long the role is left alone after its last run, as it has always been empty
 	NotListed   int            `json:"not_listed"`   // invoices here that KSeF no longer lists
@@ -112,7 +126,7 @@ func ReadStatus(ctx context.Context, dir string, roles []string, now time.Time) 
 		s := StreamStatus{NotListed: notListed[role], Role: role, Invoices: counts.ByRole[role], LagSeconds: -1}
 		if i := slices.IndexFunc(rows, func(r db.Stream) bool { return r.Role == role }); i >= 0 {
 			row := rows[i]
-			s.Watermark, s.LastError = ksef.Timestamp(row.Watermark), row.LastError
+			s.Watermark, s.LastError, s.Trouble = ksef.Timestamp(row.Watermark), row.LastError, Trouble(row.Trouble)
 			s.Reason, s.RestSeconds = row.Reason, int64(rest(row).Seconds())
 			s.LastRun, s.LastSuccess = instant(row.LastRunAt), instant(row.LastSuccessAt)
 			if row.Watermark != "" {
@@ -141,11 +155,21 @@ func ReadStatus(ctx context.Context, dir string, roles []string, now time.Time) 
 	for _, q := range quarantined {
 		status.Waiting = append(status.Waiting, Waiting{q.KSeFNumber, q.Role, q.Reason})
 	}
+	exports, err := d.ExportCounts(ctx, now.Add(-abandonedFor))
+	if err != nil {
+		return Status{}, err
+	}
+	status.Exports = ExportCounts(exports)
 	if status.Receivers, err = readReceivers(ctx, d); err != nil {
 		return Status{}, err
 	}
-	status.Budget, err = budget(ctx, d, now)
-	return status, err
+	if status.Budget, err = budget(ctx, d, now); err != nil {
+		return Status{}, err
+	}
+	// A marker that cannot be read is as good as none: the mirror would not open either.
+	id, err := tree.ID(InvoicesDir(dir))
+	status.Mounted = err == nil && id == d.Mirror().ID
+	return status, nil
 }
 
 // lastReconciled is the last comparison of a role that ended; nil when none did.

@@ -3,12 +3,14 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -125,7 +127,7 @@ Exit codes: 0 in order, 1 failure, 2 wrong command line or configuration,
 		return usageError(fmt.Errorf("%w\n  See: %s --help", err, cmd.CommandPath()))
 	})
 	root.PersistentFlags().StringVar(&c.configFlag, "config", "", "configuration `file` (default: config.toml here, then the system's place)")
-	root.AddCommand(c.demo(), c.simulate(), c.sync(), c.run(), c.status(), c.invoices(), c.show(), c.register(), c.verify(), c.reparse(), c.reconcile(), c.backup(), c.restore(), c.rebuild(), c.remote(), c.auth(), c.config(), c.service(), c.version())
+	root.AddCommand(c.demo(), c.simulate(), c.sync(), c.run(), c.status(), c.doctor(), c.invoices(), c.show(), c.register(), c.verify(), c.reparse(), c.reconcile(), c.backup(), c.restore(), c.rebuild(), c.remote(), c.auth(), c.config(), c.service(), c.version())
 	return root
 }
 
@@ -165,22 +167,24 @@ func (c *command) pickBy(load func(string, func(string) error) (*config.Config, 
 	if err != nil {
 		return nil, nil, err
 	}
+	mirrors, err := choose(loaded.Mirrors, names)
+	return loaded, mirrors, err
+}
+
+// choose gives the mirrors with the given names, all when there are none.
+func choose(mirrors []config.Mirror, names []string) ([]config.Mirror, error) {
 	if len(names) == 0 {
-		return loaded, loaded.Mirrors, nil
+		return mirrors, nil
 	}
 	var picked []config.Mirror
 	for _, name := range names {
-		found := false
-		for _, m := range loaded.Mirrors {
-			if m.Name == name {
-				picked, found = append(picked, m), true
-			}
+		i := slices.IndexFunc(mirrors, func(m config.Mirror) bool { return m.Name == name })
+		if i < 0 {
+			return nil, usageError(fmt.Errorf("no mirror %q in the configuration", name))
 		}
-		if !found {
-			return nil, nil, usageError(fmt.Errorf("no mirror %q in the configuration", name))
-		}
+		picked = append(picked, mirrors[i])
 	}
-	return loaded, picked, nil
+	return picked, nil
 }
 
 // logger writes to standard error as the configuration says: text to a
@@ -198,8 +202,9 @@ func isTerminal(w any) bool {
 	return ok && term.IsTerminal(int(file.Fd()))
 }
 
-// options turns a configured mirror into what package sync mirrors.
-func options(m config.Mirror, log *slog.Logger) (ksefsync.Options, error) {
+// options turns a configured mirror into what package sync mirrors. adjust is done
+// to its client.
+func options(m config.Mirror, log *slog.Logger, adjust ...func(*ksef.Client)) (ksefsync.Options, error) {
 	layout, err := tree.ParseLayout(m.Layout)
 	if err != nil {
 		return ksefsync.Options{}, err
@@ -218,6 +223,9 @@ func options(m config.Mirror, log *slog.Logger) (ksefsync.Options, error) {
 		Remote: func(requests ksef.RequestLog) ksefsync.Remote {
 			client := newClient(m, requests, log)
 			logInWith(client, m, log)
+			for _, each := range adjust {
+				each(client)
+			}
 			return client
 		},
 	}, nil
@@ -225,27 +233,29 @@ func options(m config.Mirror, log *slog.Logger) (ksefsync.Options, error) {
 
 // newClient gives a client for a mirror that has nothing to log in with yet.
 func newClient(m config.Mirror, requests ksef.RequestLog, log *slog.Logger) *ksef.Client {
-	address := m.APIURL
-	if address == "" {
-		address, _ = ksef.BaseURL(m.Environment)
-	}
 	return &ksef.Client{
-		BaseURL: address, Context: ksefContext(m.Context),
+		BaseURL: apiAddress(m), Context: ksefContext(m.Context),
 		Limiter:   ksef.NewLimiter(requests, ksef.DefaultLimits()),
 		UserAgent: userAgent(),
 		Log:       log,
 	}
 }
 
+// apiAddress is where the KSeF of a mirror is.
+func apiAddress(m config.Mirror) string {
+	own, _ := ksef.BaseURL(m.Environment) // the configuration has no others
+	return cmp.Or(m.APIURL, own)
+}
+
 // userAgent names the program to others.
 func userAgent() string { return "ksefmirror/" + buildVersion() }
 
-// open opens one mirror for work.
-func open(ctx context.Context, m config.Mirror, log *slog.Logger, progress func(ksefsync.Progress)) (*ksefsync.Mirror, error) {
+// open opens one mirror for work. adjust is done to its client.
+func open(ctx context.Context, m config.Mirror, log *slog.Logger, progress func(ksefsync.Progress), adjust ...func(*ksef.Client)) (*ksefsync.Mirror, error) {
 	if err := refuseForeignFolder(m.Dir); err != nil {
 		return nil, err
 	}
-	o, err := options(m, log.With("mirror", m.Name))
+	o, err := options(m, log.With("mirror", m.Name), adjust...)
 	if err != nil {
 		return nil, err
 	}

@@ -1,18 +1,16 @@
 package cli
 
 import (
-	"context"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"time"
 
-	"ksefmirror/daemon"
 	"ksefmirror/internal/config"
 	"ksefmirror/internal/credential"
+	"ksefmirror/internal/health"
 	"ksefmirror/internal/ksef"
-	ksefsync "ksefmirror/sync"
 )
 
 // loadCredential reads what a mirror logs in with that has the method
@@ -84,19 +82,19 @@ func logInWith(client *ksef.Client, m config.Mirror, log *slog.Logger) {
 	}
 }
 
-// loginNotice gives the notice that is due about the end of what a mirror logs in
-// with; due is false when none is. The error says why that cannot be used; it is
-// [config.ErrNotHere] if only the service can see it.
-func loginNotice(m config.Mirror, now time.Time) (notice credential.Notice, due bool, err error) {
+// loginState tells how that is which a mirror logs in with. It asks KSeF nothing.
+func loginState(m config.Mirror, now time.Time) health.LoginState {
 	if m.Auth.Method == config.MethodToken {
-		return credential.TokenNotice(now), true, nil
+		_, err := m.Auth.Token.Read()
+		return health.LoginState{Ends: credential.TokensEnd(), Notice: credential.TokenNotice(now), Due: true, Err: err}
 	}
 	loaded, err := loadCredential(m, now)
 	if err != nil {
-		return credential.Notice{}, false, err
+		return health.LoginState{Err: err}
 	}
-	notice, due = credential.CertificateNotice(loaded.Certificate(), now)
-	return notice, due, nil
+	certificate := loaded.Certificate()
+	notice, due := credential.CertificateNotice(certificate, now)
+	return health.LoginState{Ends: certificate.NotAfter, Notice: notice, Due: due}
 }
 
 // printLogin explains what a mirror logs in with, without a secret. The error
@@ -127,52 +125,4 @@ func (c *command) printLogin(m config.Mirror, now time.Time) error {
 		say("! %s", notice.Text)
 	}
 	return nil
-}
-
-// reminder gives a function that logs what is due about a mirror's login, each
-// notice once, and daily that the mirror has lost what it logs in with: the session
-// would hide that for as long as KSeF refreshes it, which is up to seven days. That
-// sessions end by themselves needs no notice, for the next login is nobody's work.
-func reminder(m config.Mirror, log *slog.Logger) func(now time.Time) {
-	var logged *time.Time // when the notice that was logged last became due
-	started, lost := false, time.Time{}
-	return func(now time.Time) {
-		err := canLogIn(m, now)
-		switch {
-		case err == nil:
-			lost = time.Time{}
-		case started && now.Sub(lost) >= 24*time.Hour: // at the start there is no session, and the login fails at once
-			lost = now
-			log.Warn("what the mirror logs in with cannot be used any more; put it right before its session ends, in seven days at most", "err", err)
-		}
-		started = true
-		notice, due, err := loginNotice(m, now)
-		if err != nil || !due || logged != nil && logged.Equal(notice.Due) {
-			return
-		}
-		log.Warn(notice.Text)
-		logged = &notice.Due
-	}
-}
-
-// canLogIn says why what a mirror logs in with cannot be used.
-func canLogIn(m config.Mirror, now time.Time) error {
-	if m.Auth.Method == config.MethodToken {
-		_, err := m.Auth.Token.Read()
-		return err
-	}
-	_, err := loadCredential(m, now)
-	return err
-}
-
-// reminded is a mirror that is reminded of its login before every cycle.
-type reminded struct {
-	daemon.Mirror
-	remind func(now time.Time)
-}
-
-// Cycle reminds and runs the cycle.
-func (r reminded) Cycle(ctx context.Context) (ksefsync.Report, error) {
-	r.remind(time.Now())
-	return r.Mirror.Cycle(ctx)
 }

@@ -10,10 +10,7 @@ import (
 	"encoding/asn1"
 	"encoding/base64"
 	"encoding/pem"
-	"errors"
 	"fmt"
-	"io/fs"
-	"log/slog"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -24,6 +21,7 @@ import (
 	"software.sslmate.com/src/go-pkcs12"
 
 	"ksefmirror/internal/config"
+	"ksefmirror/internal/health"
 )
 
 const testPassphrase = "canary in the passphrase"
@@ -214,7 +212,7 @@ func (c *certified) mirror() config.Mirror {
 	return loaded.Mirrors[0]
 }
 
-func TestJudgeLogin(t *testing.T) {
+func TestNoticesOfLogin(t *testing.T) {
 	end := time.Now().UTC().AddDate(0, 6, 0).Truncate(time.Second)
 	c := newCertified(t, func(template *x509.Certificate) { template.NotAfter = end })
 	token := []string{`token = "cred:acme.token"`}
@@ -223,52 +221,33 @@ func TestJudgeLogin(t *testing.T) {
 		environment string
 		auth        []string
 		now         time.Time
-		level       int
+		level       health.Level
 		says        string
 	}{
-		{"in order", "prod", pair, end.AddDate(0, 0, -61), statusOK, ""},
-		{"ends soon", "prod", pair, end.AddDate(0, 0, -7), statusWarning, "the certificate ends on"},
-		{"ends soon, on test", "test", pair, end.AddDate(0, 0, -7), statusOK, "the certificate ends on"},
-		{"ended", "prod", pair, end.Add(time.Second), statusCritical, "it ended on"},
-		{"ended, on test", "test", p12, end.Add(time.Second), statusCritical, "it ended on"},
-		{"only the service knows", "prod", []string{pair[0], pair[1], `private_key = "env:NO_SUCH_KEY"`}, end.Add(time.Second), statusOK, ""},
-		{"token", "prod", token, time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC), statusWarning, "KSeF tokens end on 31 December 2026, in 30 days"},
-		{"token, on test", "test", token, time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC), statusOK, "in 30 days"},
+		{"in order", "prod", pair, end.AddDate(0, 0, -61), health.Say, ""},
+		{"ends soon", "prod", pair, end.AddDate(0, 0, -7), health.Look, "the certificate ends on"},
+		{"ends soon, on test", "test", pair, end.AddDate(0, 0, -7), health.Say, "the certificate ends on"},
+		{"ended", "prod", pair, end.Add(time.Second), health.Act, "it ended on"},
+		{"ended, on test", "test", p12, end.Add(time.Second), health.Act, "it ended on"},
+		{"only the service knows", "prod", []string{pair[0], pair[1], `private_key = "env:NO_SUCH_KEY"`}, end.Add(time.Second), health.Say, ""},
+		{"token", "prod", token, time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC), health.Look, "KSeF tokens end on 31 December 2026, in 30 days"},
+		{"token, on test", "test", token, time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC), health.Say, "in 30 days"},
 	} {
 		c.configure(test.environment, test.auth...)
-		s := mirrorStatus{}
-		s.judgeLogin(c.mirror(), test.now)
-		said := strings.Join(append(s.Problems, s.Notices...), "\n")
-		if s.Level != test.level || !strings.Contains(said, test.says) || (said == "") != (test.says == "") {
-			t.Errorf("%s: level %d, %q", test.name, s.Level, said)
+		level, said := health.Say, ""
+		for _, n := range healthOf(c.mirror(), "").Look(t.Context(), nil, test.now).Notices {
+			if n.Kind == health.CredentialEnds || n.Kind == health.CredentialUnusable {
+				level, said = max(level, n.Level), said+n.Text
+			}
+		}
+		if level != test.level || !strings.Contains(said, test.says) || (said == "") != (test.says == "") {
+			t.Errorf("%s: level %d, %q", test.name, level, said)
 		}
 	}
 }
 
-// TestReminder logs every notice once, and those of a new certificate anew.
-func TestReminder(t *testing.T) {
-	end := time.Now().UTC().AddDate(0, 6, 0)
-	c := newCertified(t, func(template *x509.Certificate) { template.NotAfter = end })
-	c.configure("prod", pair...)
-	var log bytes.Buffer
-	remind := reminder(c.mirror(), slog.New(slog.NewTextHandler(&log, nil)))
-	for _, step := range []struct{ days, lines int }{
-		{-100, 0}, {-60, 1}, {-59, 1}, {-31, 1}, {-30, 2}, {-29, 2}, {-14, 3}, {-7, 4}, {-2, 4}, {-1, 5}, {1, 6}, {2, 7},
-	} {
-		remind(end.AddDate(0, 0, step.days))
-		if got := strings.Count(log.String(), "level=WARN"); got != step.lines {
-			t.Errorf("%d days: %d lines, want %d\n%s", step.days, got, step.lines, log.String())
-		}
-	}
-	if strings.Contains(log.String(), "5265877635") || strings.Contains(log.String(), "Firma") {
-		t.Errorf("the log names the company:\n%s", log.String())
-	}
-}
-
-// A session hides for days that the next login will fail. So the log says it at once,
-// and daily.
-func TestReminderOfALostKey(t *testing.T) {
-	now := time.Now().UTC()
+// A session hides for days that the next login will fail, so it is said at once.
+func TestNoticeOfALostKey(t *testing.T) {
 	c := newCertified(t, nil)
 	c.configure("prod", pair...)
 	m := c.mirror()
@@ -276,40 +255,36 @@ func TestReminderOfALostKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var log bytes.Buffer
-	remind := reminder(m, slog.New(slog.NewTextHandler(&log, nil)))
-	for _, step := range []struct {
-		content []byte // of the file of the key; nil: it is not there
-		lines   int
-	}{
-		{nil, 0}, // at the start the login says it
-		{nil, 1}, {nil, 1}, {[]byte("broken"), 1}, {key, 1}, {nil, 2},
-	} {
-		if err := os.Remove(m.Auth.PrivateKey.Name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	said := func(m config.Mirror) string {
+		text := ""
+		for _, n := range healthOf(m, "").Look(t.Context(), nil, time.Now()).Notices {
+			if n.Kind == health.CredentialUnusable && n.Level == health.Act {
+				text += n.Text
+			}
+		}
+		return text
+	}
+	if got := said(m); got != "" {
+		t.Errorf("in order, and it says %q", got)
+	}
+	for name, content := range map[string][]byte{"gone": nil, "broken": []byte("broken")} {
+		if err := os.Remove(m.Auth.PrivateKey.Name); err != nil {
 			t.Fatal(err)
 		}
-		if step.content != nil {
-			if err := os.WriteFile(m.Auth.PrivateKey.Name, step.content, 0o600); err != nil {
+		if content != nil {
+			if err := os.WriteFile(m.Auth.PrivateKey.Name, content, 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}
-		remind(now)
-		if got := strings.Count(log.String(), "in seven days at most"); got != step.lines {
-			t.Errorf("with the key %q: %d lines, want %d\n%s", step.content, got, step.lines, log.String())
+		if got := said(m); !strings.Contains(got, "in seven days at most") {
+			t.Errorf("%s: it says %q", name, got)
+		}
+		if err := os.WriteFile(m.Auth.PrivateKey.Name, key, 0o600); err != nil {
+			t.Fatal(err)
 		}
 	}
-
-	remind(now.Add(25 * time.Hour))
-	if got := strings.Count(log.String(), "in seven days at most"); got != 3 {
-		t.Errorf("a day later: %d lines, want 3\n%s", got, log.String())
-	}
-
-	log.Reset()
 	m.Auth = config.Auth{Method: config.MethodToken, Token: config.Reference{Scheme: "file", Name: filepath.Join(t.TempDir(), "gone")}}
-	remind = reminder(m, slog.New(slog.NewTextHandler(&log, nil)))
-	remind(now)
-	remind(now)
-	if strings.Count(log.String(), "in seven days at most") != 1 || strings.Count(log.String(), "tokens end") != 1 {
-		t.Errorf("of a token that is gone:\n%s", log.String())
+	if got := said(m); !strings.Contains(got, "in seven days at most") {
+		t.Errorf("of a token that is gone it says %q", got)
 	}
 }

@@ -249,3 +249,12 @@ func (c *command) noteIncomplete(ctx context.Context, name string, d *db.DB, rol
 	}
 	return nil
 }
+
+// several names the first of a list that may be long.
+func several(numbers []string) string {
+	const shown = 5
+	if len(numbers) <= shown {
+		return strings.Join(numbers, ", ")
+	}
+	return strings.Join(numbers[:shown], ", ") + fmt.Sprintf(" and %d more", len(numbers)-shown)
+}

@@ -63,6 +63,12 @@ func (c *command) syncOne(ctx context.Context, loaded *config.Config, m config.M
 	}
 	mirror.EveryRole = true // who asks by hand wants to know about all
 	code, err := c.cycles(ctx, m.Name, mirror, bar, wait)
+	if ctx.Err() == nil {
+		// It is for people and no part of the mirror: without it the work is as good.
+		if fileErr := healthOf(m, loaded.Backup.Dir).Look(ctx, err, time.Now()).WriteFile(); fileErr != nil {
+			_, _ = fmt.Fprintf(c.stderr, "%s: the STATUS file could not be written: %v\n", m.Name, fileErr)
+		}
+	}
 	deliverErr := c.deliver(ctx, m, mirror, log.With("mirror", m.Name))
 	if closeErr := errors.Join(deliverErr, mirror.Close()); closeErr != nil {
 		return exitFailure, errors.Join(err, closeErr)

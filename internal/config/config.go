@@ -29,6 +29,9 @@ type Config struct {
 	// DataDir is the folder that holds one folder per mirror. [Load] makes it
 	// absolute; in [Default] it is relative to the configuration file's folder.
 	DataDir string
+	// Metrics is the host and port at which Prometheus is told how the mirrors are;
+	// "" tells nobody. It is on this machine unless the file says otherwise.
+	Metrics string
 	Log     Log
 	// Mail is how mails are sent; nil: none are.
 	Mail   *Mail
@@ -61,8 +64,11 @@ type Mirror struct {
 	Environment string // "test", "demo" or "prod"
 	// APIURL replaces the environment's address; empty means the environment's
 	// own. It has no slash at its end.
-	APIURL  string
-	Context Context
+	APIURL string
+	// LatarniaURL replaces the address of the ministry's beacon for outages; empty
+	// means the environment's own.
+	LatarniaURL string
+	Context     Context
 	// Roles holds at least one of "seller", "buyer", "third_party" and
 	// "authorized", each at most once.
 	Roles []string
@@ -71,8 +77,10 @@ type Mirror struct {
 	Interval time.Duration // from the start of one cycle to the start of the next
 	// Layout is the pattern of folder and file names, as the operator wrote it.
 	Layout string
-	Auth   Auth
-	Dir    string // DataDir joined with Name: the mirror's own folder, absolute
+	// PingURL is where the address is kept that is told of every cycle; zero for none.
+	PingURL Reference
+	Auth    Auth
+	Dir     string // DataDir joined with Name: the mirror's own folder, absolute
 	// Who is told of new invoices; nil: not that way.
 	Command *Command
 	Webhook *Webhook
@@ -142,6 +150,9 @@ func (c *Config) used() []usedReference {
 		auth := m.Auth.used()
 		for _, key := range slices.Sorted(maps.Keys(auth)) {
 			all = append(all, usedReference{toml.Key{"mirror", m.Name, "auth", key}, auth[key]})
+		}
+		if m.PingURL != (Reference{}) {
+			all = append(all, usedReference{toml.Key{"mirror", m.Name, "ping_url"}, m.PingURL})
 		}
 		if m.Webhook != nil {
 			all = append(all, usedReference{toml.Key{"mirror", m.Name, "webhook", "secret"}, m.Webhook.Secret})

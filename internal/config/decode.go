@@ -5,11 +5,14 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net"
+	"net/netip"
 	"net/url"
 	"path/filepath"
 	"reflect"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -20,11 +23,13 @@ import (
 // belongs is one problem among the others, not the end of the reading.
 type (
 	fileTable struct {
-		DataDir any                    `toml:"data_dir"`
-		Log     logTable               `toml:"log"`
-		Mail    *mailTable             `toml:"mail"`
-		Backup  backupTable            `toml:"backup"`
-		Mirror  map[string]mirrorTable `toml:"mirror"`
+		DataDir       any                    `toml:"data_dir"`
+		Metrics       any                    `toml:"metrics"`
+		MetricsBeyond any                    `toml:"metrics_beyond_this_machine"`
+		Log           logTable               `toml:"log"`
+		Mail          *mailTable             `toml:"mail"`
+		Backup        backupTable            `toml:"backup"`
+		Mirror        map[string]mirrorTable `toml:"mirror"`
 	}
 	logTable struct {
 		Level  any `toml:"level"`
@@ -43,11 +48,13 @@ type (
 	mirrorTable struct {
 		Environment any           `toml:"environment"`
 		APIURL      any           `toml:"api_url"`
+		LatarniaURL any           `toml:"latarnia_url"`
 		Context     any           `toml:"context"`
 		Roles       any           `toml:"roles"`
 		Since       any           `toml:"since"`
 		Interval    any           `toml:"interval"`
 		Layout      any           `toml:"layout"`
+		PingURL     any           `toml:"ping_url"`
 		Auth        authTable     `toml:"auth"`
 		Command     *commandTable `toml:"command"`
 		Webhook     *webhookTable `toml:"webhook"`
@@ -180,6 +187,8 @@ func (c *checker) config(file fileTable) *Config {
 		config.DataDir = c.path(toml.Key{"data_dir"}, dir)
 	}
 
+	config.Metrics = c.metrics(file.Metrics, file.MetricsBeyond)
+
 	level := c.oneOf(toml.Key{"log", "level"}, file.Log.Level, strings.ToLower(config.Log.Level.String()),
 		[]string{"debug", "info", "warn", "error"})
 	config.Log.Level = levels[level]
@@ -234,6 +243,27 @@ func (c *checker) config(file fileTable) *Config {
 	return &config
 }
 
+// metrics gives the address at which metrics are served; "" for none.
+func (c *checker) metrics(value, beyond any) string {
+	open, ok := beyond.(bool)
+	if beyond != nil && !ok {
+		c.report(toml.Key{"metrics_beyond_this_machine"}, beyond, "want true or false")
+	}
+	address, ok := c.text(toml.Key{"metrics"}, value, "")
+	if !ok || address == "" {
+		return ""
+	}
+	host, port, err := net.SplitHostPort(address)
+	if number, portErr := strconv.ParseUint(port, 10, 16); err != nil || portErr != nil || number == 0 {
+		c.report(toml.Key{"metrics"}, address, `want an address and a port, such as "127.0.0.1:9187"`)
+		return ""
+	}
+	if ip, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !ip.IsLoopback()) && !open {
+		c.report(toml.Key{"metrics"}, address, `want an address of this machine alone, such as "127.0.0.1:9187": whoever reaches it reads the names of the mirrors and how many invoices come; if others are to, add metrics_beyond_this_machine = true`)
+	}
+	return address
+}
+
 // path makes a folder that the file names absolute.
 func (c *checker) path(key toml.Key, dir string) string {
 	switch {
@@ -267,6 +297,14 @@ func (c *checker) mirror(name, dataDir string, table mirrorTable) Mirror {
 			c.report(key("api_url"), text, err.Error())
 		}
 		mirror.APIURL, loopback = address, local
+	}
+
+	if text, ok := c.text(key("latarnia_url"), table.LatarniaURL, ""); ok && text != "" {
+		address, _, err := parseAPIURL(text)
+		if err != nil {
+			c.report(key("latarnia_url"), text, err.Error())
+		}
+		mirror.LatarniaURL = address
 	}
 
 	if table.Context == nil {
@@ -315,6 +353,15 @@ func (c *checker) mirror(name, dataDir string, table mirrorTable) Mirror {
 			}
 		}
 		mirror.Layout = text
+	}
+
+	// A value that is no reference may be the address itself, and so is not shown.
+	if text, isText := table.PingURL.(string); table.PingURL != nil && (text != "" || !isText) {
+		reference, err := parseReference(text, c.folder, "address")
+		if err != nil {
+			c.unwelcome(key("ping_url"), err.Error())
+		}
+		mirror.PingURL = reference
 	}
 
 	mirror.Auth = c.auth(key("auth"), mirror.Auth.Method, table.Auth)

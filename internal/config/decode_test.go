@@ -94,6 +94,9 @@ func TestDecodeGood(t *testing.T) {
 
 func TestDecodeAccepts(t *testing.T) {
 	for _, test := range []struct{ name, old, new string }{
+		{"metrics", `data_dir = "copies"`, "data_dir = \"copies\"\nmetrics = \"[::1]:9187\""},
+		{"metrics for others", `data_dir = "copies"`, "data_dir = \"copies\"\nmetrics = \":9187\"\nmetrics_beyond_this_machine = true"},
+		{"ping", `layout = "{date}"`, "layout = \"{date}\"\nping_url = \"cred:acme.ping\""},
 		{"absolute data_dir", `"copies"`, `'` + filepath.Join(home(t), "elsewhere") + `'`},
 		{"15 minutes on prod", "interval = \"1h\"", "interval = \"15m\""},
 		{"any interval at a simulator", "https://Example.test/v2/\"\ncontext = \"nip:5265877635\"\nroles = [\"buyer\", \"seller\"]\nsince = \"2026-03-01\"\ninterval = \"1h\"",
@@ -133,6 +136,14 @@ func TestDecodeProblems(t *testing.T) {
 		{"no backup kept", `keep = 30`, `keep = 0`, "backup.keep", "0", "want a number from 1"},
 		{"backups in words", `keep = 30`, `keep = "all"`, "backup.keep", "all", "want a number from 1"},
 		{"number for text", `"copies"`, `7`, "data_dir", "7", "quotation marks"},
+		{"metrics for others", `data_dir =`, "metrics = \"0.0.0.0:9187\"\ndata_dir =", "metrics", "0.0.0.0:9187", "add metrics_beyond_this_machine = true"},
+		{"metrics for others by name", `data_dir =`, "metrics = \"server:9187\"\ndata_dir =", "metrics", "server:9187", "an address of this machine alone"},
+		{"metrics on every address", `data_dir =`, "metrics = \":9187\"\nmetrics_beyond_this_machine = false\ndata_dir =", "metrics", ":9187", "an address of this machine alone"},
+		{"metrics without a port", `data_dir =`, "metrics = \"127.0.0.1\"\ndata_dir =", "metrics", "127.0.0.1", "an address and a port"},
+		{"metrics on any port", `data_dir =`, "metrics = \"127.0.0.1:0\"\ndata_dir =", "metrics", "127.0.0.1:0", "an address and a port"},
+		{"metrics beyond is text", `data_dir =`, "metrics_beyond_this_machine = \"yes\"\ndata_dir =", "metrics_beyond_this_machine", "yes", "true or false"},
+		{"ping address itself", `layout = "{date}"`, "ping_url = \"https://hc-ping.com/a\"", "mirror.acme.ping_url", redacted, "where the address is kept"},
+		{"ping is a list", `layout = "{date}"`, "ping_url = [\"file:a\"]", "mirror.acme.ping_url", redacted, "where the address is kept"},
 		{"level", `"warn"`, `"loud"`, "log.level", "loud", "debug, info, warn or error"},
 		{"format", `"json"`, `"xml"`, "log.format", "xml", "auto, text or json"},
 		{"log is no table", "[log]\nlevel = \"warn\"\nformat = \"json\"", "log = 3", "log", redacted, "want a table: a line [log]"},
@@ -141,7 +152,7 @@ func TestDecodeProblems(t *testing.T) {
 		{"misspelt key", `interval =`, `intervall =`, "mirror.acme.intervall", redacted, "did you mean interval?"},
 		{"misspelt table", "[log]\nlevel = \"warn\"\nformat = \"json\"", "[logs]\nlevel = 1\nformat = 2", "logs", redacted, "did you mean log?"},
 		{"capitals", `interval =`, `Interval =`, "mirror.acme.Interval", redacted, "did you mean interval?"},
-		{"unknown key", `data_dir = "copies"`, `colour = "blue"`, "colour", redacted, "want one of data_dir, log, mail, backup, mirror"},
+		{"unknown key", `data_dir = "copies"`, `colour = "blue"`, "colour", redacted, "want one of data_dir, metrics, metrics_beyond_this_machine, log, mail, backup, mirror"},
 		{"key in the wrong table", `data_dir =`, `interval = "1h"` + "\ndata_dir =", "interval", redacted, "belongs in [mirror.NAME]"},
 		{"top key in a table", "[log]\n", "[log]\ndata_dir = \"x\"\n", "log.data_dir", redacted, "at the top of the file"},
 

@@ -72,6 +72,13 @@ func (r Reference) Read() (string, error) {
 	return token, r.named(err)
 }
 
+// ReadURL is [Reference.Read] for an address that is a secret, because whoever knows
+// it may use it.
+func (r Reference) ReadURL() (string, error) {
+	address, err := r.address()
+	return address, r.named(err)
+}
+
 // ReadPassphrase is [Reference.Read] for a passphrase or password: one line, of which nothing
 // but the line's end is cut off, for spaces may be part of it.
 func (r Reference) ReadPassphrase() (string, error) {
@@ -108,6 +115,8 @@ func (r Reference) check(key string) error {
 		_, err = r.token()
 	case "passphrase", "password":
 		_, err = r.passphrase()
+	case "ping_url":
+		_, err = r.address()
 	case "certificate":
 		_, err = r.contents(maxFileBytes, nil)
 	default:
@@ -122,6 +131,18 @@ func (r Reference) token() (string, error) {
 		return "", err
 	}
 	return cleanSecret(string(data))
+}
+
+// address reads an address; its error does not hold a part of it.
+func (r Reference) address() (string, error) {
+	text, err := r.token()
+	if err != nil {
+		return "", err
+	}
+	if _, _, err := parseAPIURL(text); err != nil {
+		return "", errors.New("want one line with an address that begins with https://, without a user, a query or a fragment")
+	}
+	return text, nil
 }
 
 func (r Reference) passphrase() (string, error) {

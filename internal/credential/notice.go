@@ -32,12 +32,16 @@ func CertificateNotice(certificate *x509.Certificate, now time.Time) (notice Not
 		instant(certificate.NotAfter), in(certificate.NotAfter.Sub(now)))}, true
 }
 
-// TokenNotice gives the notice about the end of KSeF tokens, which is always due:
-// by § 13 of the regulation of 12 December 2025 (Dz.U. 2025 poz. 1815) they log in
-// until 31 December 2026. Its Due changes 60, 30, 14, 7 and 1 days before, and at
-// the end.
+// TokensEnd is when KSeF tokens end: by § 13 of the regulation of 12 December 2025
+// (Dz.U. 2025 poz. 1815) they log in until 31 December 2026.
+func TokensEnd() time.Time {
+	return time.Date(2026, time.December, 31, 23, 0, 0, 0, time.UTC) // midnight in Poland
+}
+
+// TokenNotice gives the notice about [TokensEnd], which is always due. Its Due
+// changes 60, 30, 14, 7 and 1 days before, and at the end.
 func TokenNotice(now time.Time) Notice {
-	end := time.Date(2026, time.December, 31, 23, 0, 0, 0, time.UTC) // midnight in Poland
+	end := TokensEnd()
 	due := dueBefore(end, now)
 	const instead = `log in with a KSeF certificate instead (auth.method = "certificate")`
 	if due.Equal(end) {

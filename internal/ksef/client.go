@@ -68,6 +68,10 @@ type Client struct {
 	// another now, which is then tried at once.
 	CertificateTried func(certificate *x509.Certificate, accepted bool) (another bool)
 	Token            func() (Secret, error)
+	// Requested, if not nil, is told of every request that was sent: its operation,
+	// one of a few fixed phrases such as "query metadata", and the HTTP status of the
+	// answer; 0 when none came. It may be called from several goroutines.
+	Requested func(operation string, status int)
 
 	Limiter    *Limiter                                   // required
 	HTTPClient *http.Client                               // nil: one of NewHTTPClient
@@ -300,6 +304,7 @@ func (c *Client) send(ctx context.Context, r request) (response, error) {
 		c.log().Warn("request log not written", "err", err)
 	}
 	c.log().Debug("request", "op", r.op, "status", answer.status, "duration", answer.took)
+	c.requested(r.op, answer.status)
 	c.warn(answer.header)
 
 	switch {
@@ -441,6 +446,12 @@ func (c *Client) warn(header http.Header) {
 	}
 	c.warned[text] = true
 	c.log().Warn("KSeF sent a warning", "text", text)
+}
+
+func (c *Client) requested(operation string, status int) {
+	if c.Requested != nil {
+		c.Requested(operation, status)
+	}
 }
 
 func (c *Client) log() *slog.Logger {

@@ -36,6 +36,7 @@ func (c *Client) DownloadPart(ctx context.Context, p Part, key ExportKey, w io.W
 	out := &recordingWriter{w: w}
 	answer, err := c.downloadPart(ctx, p, key, out)
 	c.log().Debug("part", "op", op, "status", answer.status, "size", p.EncryptedSize, "duration", c.now().Sub(began))
+	c.requested("download part", answer.status) // without its ordinal, or it would be a phrase for each part
 	switch {
 	case err == nil:
 		return nil
