@@ -14,6 +14,7 @@ import (
 	"golang.org/x/term"
 
 	"ksefmirror/internal/config"
+	"ksefmirror/internal/control"
 	"ksefmirror/internal/ksef"
 	"ksefmirror/internal/tree"
 	ksefsync "ksefmirror/sync"
@@ -53,6 +54,7 @@ type command struct {
 	configFlag     string
 	stdin          io.Reader
 	stdout, stderr io.Writer
+	keeper         *keeper // the daemon that does the command, for another process; nil: this one does
 }
 
 // Main runs the program with the arguments after its name and returns its exit
@@ -60,10 +62,16 @@ type command struct {
 func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	c := &command{stdin: stdin, stdout: stdout, stderr: stderr}
 	root := c.root()
+	root.AddCommand(c.demo(), c.simulate(), c.sync(), c.run(), c.reload(), c.status(), c.verify(), c.reconcile(), c.remote(), c.auth(), c.config(), c.service(), c.version())
+	return c.execute(ctx, root, args)
+}
+
+// execute runs a command of root and gives its exit code.
+func (c *command) execute(ctx context.Context, root *cobra.Command, args []string) int {
 	root.SetArgs(args)
-	root.SetIn(stdin)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
+	root.SetIn(c.stdin)
+	root.SetOut(c.stdout)
+	root.SetErr(c.stderr)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return 0
@@ -79,12 +87,12 @@ func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io
 		}
 	case errors.As(err, &problems):
 		code = exitUsage
-	case errors.Is(err, ksefsync.ErrLocked):
+	case errors.Is(err, ksefsync.ErrLocked), errors.Is(err, control.ErrRunning):
 		code = exitLocked
 	}
-	_, _ = fmt.Fprintln(stderr, "ksefmirror:", err)
+	_, _ = fmt.Fprintln(c.stderr, "ksefmirror:", err)
 	if hint := hintFor(err); hint != "" {
-		_, _ = fmt.Fprintln(stderr, "  "+hint)
+		_, _ = fmt.Fprintln(c.stderr, "  "+hint)
 	}
 	return code
 }
@@ -103,6 +111,7 @@ func hintFor(err error) string {
 	return ""
 }
 
+// root is the command without any below it.
 func (c *command) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "ksefmirror",
@@ -123,12 +132,15 @@ Exit codes: 0 in order, 1 failure, 2 wrong command line or configuration,
 		return usageError(fmt.Errorf("%w\n  See: %s --help", err, cmd.CommandPath()))
 	})
 	root.PersistentFlags().StringVar(&c.configFlag, "config", "", "configuration `file` (default: config.toml here, then the system's place)")
-	root.AddCommand(c.demo(), c.simulate(), c.sync(), c.run(), c.status(), c.verify(), c.reconcile(), c.remote(), c.auth(), c.config(), c.service(), c.version())
 	return root
 }
 
-// load reads the configuration that the flag or the default places name.
+// load reads the configuration that the flag or the default places name, or in the
+// daemon gives the one that is in force.
 func (c *command) load() (*config.Config, error) {
+	if c.keeper != nil {
+		return c.keeper.inForce(), nil
+	}
 	loaded, _, err := c.loadBy(config.Load)
 	return loaded, err
 }
@@ -178,9 +190,12 @@ func (c *command) pick(names []string) (*config.Config, []config.Mirror, error) 
 
 // logger writes to standard error as the configuration says: text to a
 // terminal, JSON otherwise, unless the format is fixed.
-func (c *command) logger(l config.Log) *slog.Logger {
-	options := &slog.HandlerOptions{Level: l.Level}
-	if l.Format == "json" || l.Format == "auto" && !isTerminal(c.stderr) {
+func (c *command) logger(l config.Log) *slog.Logger { return c.loggerAt(l.Level, l.Format) }
+
+// loggerAt is logger with a level that may change.
+func (c *command) loggerAt(level slog.Leveler, format string) *slog.Logger {
+	options := &slog.HandlerOptions{Level: level}
+	if format == "json" || format == "auto" && !isTerminal(c.stderr) {
 		return slog.New(slog.NewJSONHandler(c.stderr, options))
 	}
 	return slog.New(slog.NewTextHandler(c.stderr, options))

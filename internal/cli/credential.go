@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"time"
 
-	"ksefmirror/daemon"
 	"ksefmirror/internal/config"
 	"ksefmirror/internal/credential"
 	"ksefmirror/internal/ksef"
@@ -146,7 +145,7 @@ func reminder(m config.Mirror, log *slog.Logger) func(now time.Time) {
 
 // reminded is a mirror that is reminded of its login before every cycle.
 type reminded struct {
-	daemon.Mirror
+	*ksefsync.Mirror
 	remind func(now time.Time)
 }
 

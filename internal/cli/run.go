@@ -3,14 +3,10 @@ package cli
 import (
 	"context"
 	"log/slog"
-	"time"
 
 	"github.com/spf13/cobra"
 
-	"ksefmirror/daemon"
-	"ksefmirror/internal/config"
 	"ksefmirror/service"
-	ksefsync "ksefmirror/sync"
 )
 
 func (c *command) run() *cobra.Command {
@@ -20,16 +16,18 @@ func (c *command) run() *cobra.Command {
 		Short: "Keep all mirrors up to date until stopped",
 		Long: `Keeps every configured mirror up to date in the foreground, each at its interval,
 until it receives SIGTERM or Ctrl-C. It then ends within seconds; nothing is lost
-however it ends. One mirror's failure does not touch another's. Started by systemd
-with Type=notify it says when it is ready and how it is, and feeds the watchdog
-while every mirror moves.`,
+however it ends. One mirror's failure does not touch another's. It notices by itself
+when the configuration changes, and on SIGHUP: see reload. Started by systemd with
+Type=notify it says when it is ready and how it is, and feeds the watchdog while
+every mirror moves.`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if windowsService {
 				return service.RunAsWindowsService(cmd.Context(), c.keepLogged)
 			}
 			return service.Run(cmd.Context(), func(ctx context.Context, ready func(*slog.Logger, service.Health)) error {
-				return c.keep(ctx, ready, c.logger)
+				level := new(slog.LevelVar)
+				return c.keep(ctx, ready, level, func(format string) *slog.Logger { return c.loggerAt(level, format) })
 			})
 		},
 	}
@@ -48,47 +46,9 @@ func (c *command) keepLogged(ctx context.Context, ready func(*slog.Logger, servi
 		return err
 	}
 	log := slog.New(handler)
-	err = c.keep(ctx, ready, func(l config.Log) *slog.Logger {
-		level.Set(l.Level)
-		return log
-	})
+	err = c.keep(ctx, ready, level, func(string) *slog.Logger { return log })
 	if err != nil {
 		log.Error("ksefmirror ended", "err", err)
 	}
 	return err
-}
-
-// keep keeps all mirrors until ctx ends.
-func (c *command) keep(ctx context.Context, ready func(*slog.Logger, service.Health), logger func(config.Log) *slog.Logger) error {
-	loaded, err := c.load()
-	if err != nil {
-		return err
-	}
-	log := logger(loaded.Log)
-	log.Info("ksefmirror started", "version", buildVersion(), "mirrors", len(loaded.Mirrors))
-	for _, warning := range loaded.Warnings {
-		log.Warn("the configuration is unwise", "key", warning.Key, "value", warning.Value, "reason", warning.Want)
-	}
-	var pulse service.Pulse
-	var jobs []daemon.Job
-	for _, m := range loaded.Mirrors {
-		beat := func(due time.Time, failures int) { pulse.Beat(m.Name, due, failures) }
-		beat(time.Now().Add(daemon.MaxSilence), 0) // so that the first line of status counts it
-		jobs = append(jobs, daemon.Job{Name: m.Name, Interval: m.Interval, Open: opener(m, log, &pulse), Beat: beat})
-	}
-	ready(log, pulse.Health)
-	daemon.Run(ctx, log, jobs)
-	log.Info("ksefmirror stopped")
-	return nil
-}
-
-func opener(m config.Mirror, log *slog.Logger, pulse *service.Pulse) func(context.Context) (daemon.Mirror, error) {
-	remind := reminder(m, log.With("mirror", m.Name)) // also when the mirror is opened anew, each notice once
-	return func(ctx context.Context) (daemon.Mirror, error) {
-		mirror, err := open(ctx, m, log, func(ksefsync.Progress) { pulse.Moved(m.Name, time.Now().Add(daemon.MaxSilence)) })
-		if err != nil {
-			return nil, err // not mirror: a nil *Mirror in the interface would not be nil
-		}
-		return reminded{mirror, remind}, nil
-	}
 }

@@ -1,0 +1,217 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"ksefmirror/daemon"
+	"ksefmirror/internal/config"
+	"ksefmirror/internal/control"
+	"ksefmirror/internal/filewatch"
+	"ksefmirror/service"
+	ksefsync "ksefmirror/sync"
+)
+
+// keeper is the program as a daemon: the configuration in force, and the mirrors
+// that it says to keep.
+type keeper struct {
+	path   string // of the configuration
+	log    *slog.Logger
+	level  *slog.LevelVar // of log
+	daemon daemon.Daemon
+	pulse  service.Pulse
+	ctx    context.Context // of the daemon, for the mirrors: one that a command brings in outlives the command
+
+	mu      sync.Mutex
+	loaded  *config.Config // in force
+	seen    string         // what the file held when it was last read
+	refused string         // what is wrong with it; "": it is in force
+}
+
+// keep keeps all mirrors until ctx ends.
+func (c *command) keep(ctx context.Context, ready func(*slog.Logger, service.Health), level *slog.LevelVar, logger func(format string) *slog.Logger) error {
+	path, err := config.Path(c.configFlag)
+	if err != nil {
+		return usageError(err)
+	}
+	seen := contents(path) // before it is loaded: what changes in between is seen to have changed
+	loaded, err := config.Load(path, checkLayout)
+	if err != nil {
+		return usageError(err)
+	}
+	level.Set(loaded.Log.Level)
+	log := logger(loaded.Log.Format)
+	server, err := control.Listen(ctx, loaded.DataDir)
+	switch {
+	case errors.Is(err, control.ErrRunning):
+		return err
+	case err != nil:
+		log.Warn("commands cannot speak to this daemon: sync and reconcile will find the mirrors locked", "err", err)
+	}
+	log.Info("ksefmirror started", "version", buildVersion(), "mirrors", len(loaded.Mirrors))
+	k := &keeper{path: path, log: log, level: level, daemon: daemon.Daemon{Log: log}, ctx: ctx, loaded: loaded, seen: seen}
+	k.warn(nil)
+	k.daemon.Keep(ctx, k.jobs())
+
+	var beside sync.WaitGroup
+	if server != nil {
+		beside.Go(func() { server.Serve(ctx, log, k.answer) })
+	}
+	beside.Go(func() { k.watch(ctx) })
+	ready(log, k.health)
+	<-ctx.Done()
+	beside.Wait() // so that nothing is started any more
+	k.daemon.Wait()
+	log.Info("ksefmirror stopped")
+	return nil
+}
+
+func (k *keeper) inForce() *config.Config {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.loaded
+}
+
+// health says in a line how the daemon is.
+func (k *keeper) health(now time.Time) (text string, stuck []string) {
+	text, stuck = k.pulse.Health(now)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.refused != "" {
+		text += "; the configuration file has a mistake, the one before is in force"
+	}
+	return text, stuck
+}
+
+// answer does what another process asks for.
+func (k *keeper) answer(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	if args[0] != "reload" {
+		k.look() // whoever has just changed the configuration means the new one
+	}
+	c := &command{stdin: strings.NewReader(""), stdout: stdout, stderr: stderr, keeper: k}
+	root := c.root()
+	root.AddCommand(c.sync(), c.reconcile(), c.reload())
+	return c.execute(ctx, root, args)
+}
+
+// watch reads the configuration anew when it may have changed, and on SIGHUP, until
+// ctx ends.
+func (k *keeper) watch(ctx context.Context) {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	watching.Go(func() {
+		path := k.path
+		if absolute, err := filepath.Abs(path); err == nil {
+			path = absolute // else it is watched as it was named
+		}
+		filewatch.Watch(ctx, k.log, path, k.look)
+	})
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hup:
+			_, _ = k.reload(ctx) // its error is in the log
+		}
+	}
+}
+
+// look reloads if the file is not the one that is in force. One that has a mistake
+// is read again each time: what is wrong may be a secret that is not there yet.
+func (k *keeper) look() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	seen := contents(k.path)
+	if seen == k.seen && k.refused == "" {
+		return
+	}
+	_, _ = k.reloadLocked(seen) // its error is in the log
+}
+
+// reload reads the configuration anew and keeps the mirrors that it names from now
+// on. After an error nothing has changed.
+func (k *keeper) reload(context.Context) (daemon.Changes, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.reloadLocked(contents(k.path))
+}
+
+func (k *keeper) reloadLocked(seen string) (daemon.Changes, error) {
+	k.seen = seen
+	loaded, err := config.Load(k.path, checkLayout)
+	if err == nil && loaded.DataDir != k.loaded.DataDir {
+		err = config.Problems{{File: k.path, Key: "data_dir", Value: loaded.DataDir, Want: "a daemon that runs keeps its folder, " + k.loaded.DataDir + ": restart it to change that"}}
+	}
+	if err != nil {
+		if err.Error() != k.refused {
+			k.log.Error("the configuration file has a mistake; the one before stays in force", "err", err)
+		}
+		k.refused = err.Error()
+		return daemon.Changes{}, err
+	}
+	before := k.loaded
+	k.loaded, k.refused = loaded, ""
+	k.level.Set(loaded.Log.Level)
+	if loaded.Log.Format != before.Log.Format {
+		k.log.Warn("log.format takes effect at the next start")
+	}
+	k.warn(before.Warnings)
+	changes := k.daemon.Keep(k.ctx, k.jobs())
+	k.log.Info("the configuration was read anew", "changes", changes.String())
+	return changes, nil
+}
+
+// warn logs what is unwise and was not before.
+func (k *keeper) warn(before config.Problems) {
+	for _, warning := range k.loaded.Warnings {
+		if !slices.Contains(before, warning) {
+			k.log.Warn("the configuration is unwise", "key", warning.Key, "value", warning.Value, "reason", warning.Want)
+		}
+	}
+}
+
+func (k *keeper) jobs() []daemon.Job {
+	var jobs []daemon.Job
+	for _, m := range k.loaded.Mirrors {
+		jobs = append(jobs, daemon.Job{
+			Name: m.Name, Interval: m.Interval, Settings: m, Open: k.opener(m),
+			Beat:  func(due time.Time, failures int) { k.pulse.Beat(m.Name, due, failures) },
+			Ended: func() { k.pulse.Forget(m.Name) },
+		})
+	}
+	return jobs
+}
+
+func (k *keeper) opener(m config.Mirror) func(context.Context) (daemon.Mirror, error) {
+	remind := reminder(m, k.log.With("mirror", m.Name)) // also when the mirror is opened anew, each notice once
+	return func(ctx context.Context) (daemon.Mirror, error) {
+		mirror, err := open(ctx, m, k.log, func(ksefsync.Progress) { k.pulse.Moved(m.Name, time.Now().Add(daemon.MaxSilence)) })
+		if err != nil {
+			return nil, err // not mirror: a nil *Mirror in the interface would not be nil
+		}
+		return reminded{mirror, remind}, nil
+	}
+}
+
+// contents is what the file holds, or why it cannot be read.
+func contents(path string) string {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Sprintf("cannot be read: %v", err)
+	}
+	return string(data)
+}
