@@ -74,11 +74,15 @@ func (d *DB) rowsOf(in *Invoice, role string) (invoiceRows, error) {
 	if len(document) > maxDocument {
 		return invoiceRows{}, fmt.Errorf("its XML and metadata have %d bytes, at most %d can be kept", len(document), maxDocument)
 	}
+	packed, err := d.compress(document)
+	if err != nil {
+		return invoiceRows{}, err
+	}
 	now := d.now()
 	r := invoiceRows{
 		hash: in.Hash, role: cmp.Or(in.Role, role),
 		size: len(in.XML), sum: sum,
-		packed: d.compressor.EncodeAll(document, nil),
+		packed: packed,
 		withoutDocument: func(status, reason string) []any {
 			return valuesOf(nil, invoiceColumns(in, unread(in.Document), status, reason, now))
 		},

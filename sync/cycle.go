@@ -67,6 +67,7 @@ func (r Report) Err() error {
 // there. One stream's trouble does not keep the others from running, unless it
 // concerns them all.
 func (m *Mirror) Cycle(ctx context.Context) (Report, error) {
+	defer m.db.Rest()
 	var report Report
 	if err := m.refreshLimits(ctx); err != nil {
 		return report, err
