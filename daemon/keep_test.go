@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"ksefmirror/daemon"
+	"ksefmirror/internal/config"
 	"ksefmirror/internal/ksef"
 	ksefsync "ksefmirror/sync"
 )
@@ -213,11 +214,7 @@ func TestQuietHours(t *testing.T) {
 				started := time.Now()
 				now := func() time.Time { return test.begin.Add(time.Since(started)) }
 				quiet := func(at time.Time) bool {
-					m := at.In(warsaw).Hour()*60 + at.In(warsaw).Minute()
-					if test.from < test.to {
-						return test.from <= m && m < test.to
-					}
-					return m >= test.from || m < test.to
+					return config.Hours{From: test.from, To: test.to}.Contain(at.In(warsaw))
 				}
 				var hangs atomic.Bool
 				b := &busy{cycle: func(ctx context.Context) error {

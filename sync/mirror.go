@@ -53,9 +53,10 @@ type Options struct {
 	Environment string // test, demo or prod: recorded, so that one folder never mixes two
 	Context     ksef.Context
 	Roles       []string  // seller, buyer, third_party, authorized
+	NightRoles  []string  // those of Roles that are asked for once a night
 	Since       time.Time // where a stream without a watermark starts
 	// EveryRole asks in each cycle for every role, also for those that have always
-	// been empty and were asked not long ago.
+	// been empty and were asked not long ago, and for NightRoles by day.
 	EveryRole bool
 	Layout    tree.Layout
 	// Remote makes the client whose requests are counted in the given log. nil

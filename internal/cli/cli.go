@@ -214,7 +214,7 @@ func options(m config.Mirror, log *slog.Logger) (ksefsync.Options, error) {
 	}
 	return ksefsync.Options{
 		Dir: m.Dir, Environment: m.Environment, Context: ksefContext(m.Context),
-		Roles: m.Roles, Since: m.Since, Layout: layout, Log: log,
+		Roles: m.Roles, NightRoles: m.NightRoles, Since: m.Since, Layout: layout, Log: log,
 		Remote: func(requests ksef.RequestLog) ksefsync.Remote {
 			client := newClient(m, requests, log)
 			logInWith(client, m, log)

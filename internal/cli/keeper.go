@@ -187,8 +187,12 @@ func (k *keeper) warn(before config.Problems) {
 func (k *keeper) jobs() []daemon.Job {
 	var jobs []daemon.Job
 	for _, m := range k.loaded.Mirrors {
+		var quiet func(time.Time) bool
+		if m.QuietHours != (config.Hours{}) {
+			quiet = func(t time.Time) bool { return m.QuietHours.Contain(t.Local()) }
+		}
 		jobs = append(jobs, daemon.Job{
-			Name: m.Name, Interval: m.Interval, Settings: m, Open: k.opener(m),
+			Name: m.Name, Interval: m.Interval, Quiet: quiet, Settings: m, Open: k.opener(m),
 			Beat:  func(due time.Time, failures int) { k.pulse.Beat(m.Name, due, failures) },
 			Ended: func() { k.pulse.Forget(m.Name) },
 		})

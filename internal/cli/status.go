@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"time"
 
@@ -104,7 +105,10 @@ func judge(m config.Mirror, now time.Time, read func(time.Time) (ksefsync.Status
 		return s
 	}
 	for _, stream := range s.Streams {
-		allowed := max(late*m.Interval, minLate) + time.Duration(stream.RestSeconds)*time.Second
+		allowed := max(late*m.Interval, minLate) + time.Duration(stream.RestSeconds)*time.Second + m.QuietHours.Length()
+		if slices.Contains(m.NightRoles, stream.Role) {
+			allowed += 24 * time.Hour
+		}
 		success, _ := time.Parse(time.RFC3339, stream.LastSuccess) // a zero time is told apart below
 		switch {
 		case stream.LastSuccess == "":
