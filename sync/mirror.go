@@ -59,6 +59,9 @@ type Options struct {
 	// been empty and were asked not long ago, and for NightRoles by day.
 	EveryRole bool
 	Layout    tree.Layout
+	// Turn, with room for one, is shared by mirrors of a process that store packages
+	// one after another. nil: this one does not wait for others.
+	Turn chan struct{}
 	// Remote makes the client whose requests are counted in the given log. nil
 	// serves commands that ask nothing of KSeF, such as verify.
 	Remote   func(ksef.RequestLog) Remote

@@ -40,7 +40,7 @@ func (c *command) borrow(ctx context.Context, loaded *config.Config, m config.Mi
 			giveBack: func() error { return nil },
 		}, nil
 	}
-	mirror, err := open(ctx, m, c.logger(loaded.Log), progress)
+	mirror, err := open(ctx, m, c.logger(loaded.Log), progress, nil)
 	if err != nil {
 		return borrowed{}, err
 	}

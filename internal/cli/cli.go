@@ -237,8 +237,9 @@ func newClient(m config.Mirror, requests ksef.RequestLog, log *slog.Logger) *kse
 	}
 }
 
-// open opens one mirror for work.
-func open(ctx context.Context, m config.Mirror, log *slog.Logger, progress func(ksefsync.Progress)) (*ksefsync.Mirror, error) {
+// open opens one mirror for work. turn is shared with the other mirrors of this
+// process that are open at the same time; nil if there are none.
+func open(ctx context.Context, m config.Mirror, log *slog.Logger, progress func(ksefsync.Progress), turn chan struct{}) (*ksefsync.Mirror, error) {
 	if err := refuseForeignFolder(m.Dir); err != nil {
 		return nil, err
 	}
@@ -246,7 +247,7 @@ func open(ctx context.Context, m config.Mirror, log *slog.Logger, progress func(
 	if err != nil {
 		return nil, err
 	}
-	o.Progress = progress
+	o.Progress, o.Turn = progress, turn
 	return ksefsync.Open(ctx, o)
 }
 

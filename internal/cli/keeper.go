@@ -31,6 +31,7 @@ type keeper struct {
 	level  *slog.LevelVar // of log
 	daemon daemon.Daemon
 	pulse  service.Pulse
+	turn   chan struct{}   // of the mirrors, to store a package
 	ctx    context.Context // of the daemon, for the mirrors: one that a command brings in outlives the command
 
 	mu      sync.Mutex
@@ -60,7 +61,7 @@ func (c *command) keep(ctx context.Context, ready func(*slog.Logger, service.Hea
 		log.Warn("commands cannot speak to this daemon: sync and reconcile will find the mirrors locked", "err", err)
 	}
 	log.Info("ksefmirror started", "version", buildVersion(), "mirrors", len(loaded.Mirrors))
-	k := &keeper{path: path, log: log, level: level, daemon: daemon.Daemon{Log: log}, ctx: ctx, loaded: loaded, seen: seen}
+	k := &keeper{path: path, log: log, level: level, daemon: daemon.Daemon{Log: log}, turn: make(chan struct{}, 1), ctx: ctx, loaded: loaded, seen: seen}
 	k.warn(nil)
 	k.daemon.Keep(ctx, k.jobs())
 
@@ -203,7 +204,7 @@ func (k *keeper) jobs() []daemon.Job {
 func (k *keeper) opener(m config.Mirror) func(context.Context) (daemon.Mirror, error) {
 	remind := reminder(m, k.log.With("mirror", m.Name)) // also when the mirror is opened anew, each notice once
 	return func(ctx context.Context) (daemon.Mirror, error) {
-		mirror, err := open(ctx, m, k.log, func(ksefsync.Progress) { k.pulse.Moved(m.Name, time.Now().Add(daemon.MaxSilence)) })
+		mirror, err := open(ctx, m, k.log, func(ksefsync.Progress) { k.pulse.Moved(m.Name, time.Now().Add(daemon.MaxSilence)) }, k.turn)
 		if err != nil {
 			return nil, err // not mirror: a nil *Mirror in the interface would not be nil
 		}
