@@ -28,7 +28,11 @@ const (
 // limit of watches is reached, is logged once: then look is called every minute
 // only, as it is on network drives.
 func Watch(ctx context.Context, log *slog.Logger, path string, look func()) {
-	w := watch{folder: filepath.Dir(path), log: log}
+	w := watch{folder: filepath.Dir(path), log: log, start: fsnotify.NewWatcher}
+	w.run(ctx, look)
+}
+
+func (w *watch) run(ctx context.Context, look func()) {
 	defer w.close()
 	w.renew()
 	settled := time.NewTimer(quiet)
@@ -62,6 +66,7 @@ func Watch(ctx context.Context, log *slog.Logger, path string, look func()) {
 type watch struct {
 	folder  string
 	log     *slog.Logger
+	start   func() (*fsnotify.Watcher, error)
 	watcher *fsnotify.Watcher // nil: it is not watched
 	of      fs.FileInfo       // the folder that is
 	failed  bool              // which has been logged
@@ -84,7 +89,7 @@ func (w *watch) renew() {
 	if err != nil {
 		return // whoever reads the file will say so
 	}
-	w.watcher, err = fsnotify.NewWatcher()
+	w.watcher, err = w.start()
 	if err == nil {
 		err = w.watcher.Add(w.folder)
 	}
