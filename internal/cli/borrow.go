@@ -59,7 +59,11 @@ func (c *command) throughDaemon(cmd *cobra.Command, loaded *config.Config, names
 		return false, nil
 	}
 	args := []string{cmd.Name()}
-	cmd.LocalFlags().Visit(func(f *pflag.Flag) { args = append(args, "--"+f.Name+"="+f.Value.String()) })
+	cmd.Flags().Visit(func(f *pflag.Flag) {
+		if f.Name != "config" {
+			args = append(args, "--"+f.Name+"="+f.Value.String())
+		}
+	})
 	args = append(append(args, "--"), names...)
 	code, found, err := control.Ask(cmd.Context(), loaded.DataDir, args, c.stdout, c.stderr)
 	switch {
