@@ -2,6 +2,7 @@ package main
 
 import (
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -48,6 +49,7 @@ func (p *place) read(name string) string {
 
 // From nothing to a mirror on TEST, by the README's shortest way.
 func TestFromNothingWithSelfSignedCertificate(t *testing.T) {
+	t.Parallel()
 	p := newSimulator(t, ksefsim.Options{}, nil)
 	p.generate(6)
 	p.want(0, []string{"wrote config.toml", "auth self-signed"}, "config", "init", "--name", "acme", "--environment", "test", "--context", "nip:"+company.Value, "--api-url", p.url, "--method", "certificate")
@@ -75,6 +77,7 @@ func TestFromNothingWithSelfSignedCertificate(t *testing.T) {
 
 // A company's permissions and sessions, as auth test and auth logout show them.
 func TestAuthTestAndLogout(t *testing.T) {
+	t.Parallel()
 	p := newSimulator(t, ksefsim.Options{}, nil)
 	const pesel = "90010112345"
 	owner := ksefsim.Subject{Type: "Pesel", Value: pesel}
@@ -123,6 +126,8 @@ var serialNumber = regexp.MustCompile(`The certificate ([0-9A-F]{16}) of`)
 // A qualified seal applies for a KSeF certificate, which logs in, is renewed beside a
 // daemon without a restart, and the old one is revoked.
 func TestEnrollRenewAndRevoke(t *testing.T) {
+	long(t)
+	t.Parallel()
 	p := newSimulator(t, ksefsim.Options{}, nil)
 	p.generate(3)
 	p.putPair("seal", seal(t, company.Value))
@@ -169,6 +174,8 @@ func TestEnrollRenewAndRevoke(t *testing.T) {
 // Whatever interrupts an application, the next command goes on with it, and KSeF's
 // count of applications says that there was one.
 func TestEnrollGoesOnAfterAnInterruption(t *testing.T) {
+	long(t)
+	t.Parallel()
 	const one = "299 of 300 applications are left"
 	enroll := []string{"auth", "enroll", "--certificate", "secrets/seal.crt", "--private-key", "secrets/seal.key"}
 	for _, test := range []struct {
@@ -176,14 +183,15 @@ func TestEnrollGoesOnAfterAnInterruption(t *testing.T) {
 		fault ksefsim.Fault
 		left  []string // files, besides those of the seal
 		says  string   // the second time
+		torn  bool     // the crash also cut the certificate short
 	}{
-		{"before it was sent", ksefsim.ServerError("/certificates/enrollments/data", 1), []string{"acme.key.new"}, "Applied for"},
-		{"the answer was lost", ksefsim.LoseAnswer("/certificates/enrollments", 1), []string{"acme.key.new"}, "which may have been applied for"},
-		{"not issued yet", ksefsim.ServerError("/certificates/enrollments/*-*", 1), []string{"acme.key.new"}, "Going on with the application"},
-		{"not fetched", ksefsim.ServerError("/certificates/retrieve", 1), []string{"acme.key.new"}, "Going on with the application"},
-		{"it cannot log in yet", ksefsim.Fault{Path: "/auth/challenge", Skip: 1, Times: 1, Do: ksefsim.ServerError("", 0).Do}, []string{"acme.crt.new", "acme.key.new"}, "valid until"},
+		{"before it was sent", ksefsim.ServerError("/certificates/enrollments/data", 1), []string{"acme.key.new"}, "Applied for", false},
+		{"the answer was lost", ksefsim.LoseAnswer("/certificates/enrollments", 1), []string{"acme.key.new"}, "which may have been applied for", false},
+		{"it cannot log in yet", ksefsim.Fault{Path: "/auth/challenge", Skip: 1, Times: 1, Do: ksefsim.ServerError("", 0).Do}, []string{"acme.crt.new", "acme.key.new"}, "valid until", false},
+		{"the certificate was cut short", ksefsim.Fault{Path: "/auth/challenge", Skip: 1, Times: 1, Do: ksefsim.ServerError("", 0).Do}, []string{"acme.crt.new", "acme.key.new"}, "Going on with the application", true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			p := newSimulator(t, ksefsim.Options{}, nil)
 			p.putPair("seal", seal(t, company.Value))
 			p.put("config.toml", []byte(p.table("acme", company.Value, byCertificate("acme"))))
@@ -199,6 +207,9 @@ func TestEnrollGoesOnAfterAnInterruption(t *testing.T) {
 			p.sim.ClearFaults()
 			p.wantFiles(append(test.left, "seal.crt", "seal.key")...)
 			pending := p.read("secrets/acme.key.new")
+			if test.torn {
+				p.put("secrets/acme.crt.new", []byte(p.read("secrets/acme.crt.new")[:200]))
+			}
 			p.want(0, []string{test.says, "The configuration names them already"}, enroll...)
 			p.wantFiles("acme.crt", "acme.key", "seal.crt", "seal.key")
 			if key := p.read("secrets/acme.key"); !strings.HasPrefix(key, pending[:200]) {
@@ -210,15 +221,69 @@ func TestEnrollGoesOnAfterAnInterruption(t *testing.T) {
 	}
 }
 
+// The same when the process is killed, at any of its requests, before KSeF has worked
+// on it or after.
+func TestEnrollGoesOnAfterAKill(t *testing.T) {
+	long(t)
+	t.Parallel()
+	enroll := []string{"auth", "enroll", "--certificate", "secrets/seal.crt", "--private-key", "secrets/seal.key"}
+	for _, test := range []struct {
+		path string
+		done bool   // KSeF has worked on it
+		says string // the second time
+	}{
+		{"/certificates/limits", false, "Applied for"},
+		{"/certificates/enrollments/data", true, "Applied for"},
+		{"/certificates/enrollments", true, "which may have been applied for"},
+		{"/certificates/enrollments/*-*", true, "Going on with the application"},
+		{"/certificates/retrieve", true, "Going on with the application"},
+		{"/auth/sessions/current", false, "valid until"},
+	} {
+		t.Run(strings.ReplaceAll(strings.Trim(test.path, "/"), "/", " "), func(t *testing.T) {
+			t.Parallel()
+			p := newSimulator(t, ksefsim.Options{}, nil)
+			p.putPair("seal", seal(t, company.Value))
+			p.put("config.toml", []byte(p.table("acme", company.Value, byCertificate("acme"))))
+			process := p.command(enroll...)
+			p.sim.Fault(ksefsim.Fault{Path: test.path, Times: 1, Do: func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+				if test.done {
+					next.ServeHTTP(httptest.NewRecorder(), r)
+				}
+				if err := process.Process.Kill(); err != nil {
+					t.Error(err)
+				}
+				panic(http.ErrAbortHandler)
+			}})
+			if out, err := process.CombinedOutput(); err == nil || process.ProcessState.ExitCode() != -1 {
+				t.Fatalf("it was not killed: %v\n%s", err, out)
+			}
+			p.want(0, []string{test.says, "The configuration names them already"}, enroll...)
+			p.wantFiles("acme.crt", "acme.key", "seal.crt", "seal.key")
+			p.want(0, []string{"299 of 300 applications are left"}, "auth", "list")
+		})
+	}
+}
+
 // A renewal that stops between its two files leaves a pair that does not belong
 // together; the same command ends it, without KSeF.
 func TestRenewEndsWhatStoppedBetweenTheFiles(t *testing.T) {
+	t.Parallel()
 	p := newSimulator(t, ksefsim.Options{}, nil)
 	p.putPair("seal", seal(t, company.Value))
 	p.put("config.toml", []byte(p.table("acme", company.Value, byCertificate("acme"))))
 	p.want(0, nil, "auth", "enroll", "--certificate", "secrets/seal.crt", "--private-key", "secrets/seal.key")
 	oldCertificate := p.read("secrets/acme.crt")
+	certificate := filepath.Join(p.dir, "secrets", "acme.crt")
+	if err := os.Chmod(certificate, 0o644); err != nil { // as for a service that reads it under another user
+		t.Fatal(err)
+	}
 	p.want(0, nil, "auth", "renew")
+	if info, err := os.Stat(certificate); err != nil || runtime.GOOS != "windows" && info.Mode().Perm() != 0o644 {
+		t.Errorf("the new certificate has the mode %v, %v; want that of the old", info.Mode(), err)
+	}
+	if err := os.Chmod(certificate, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.Rename(filepath.Join(p.dir, "secrets/acme.crt"), filepath.Join(p.dir, "secrets/acme.crt.new")); err != nil {
 		t.Fatal(err)
 	}
@@ -229,9 +294,68 @@ func TestRenewEndsWhatStoppedBetweenTheFiles(t *testing.T) {
 	p.want(0, []string{"298 of 300 applications are left"}, "auth", "list")
 }
 
+// What systemd hands to a service is got, tried and exchanged by root, in the folder
+// from which it is handed over.
+func TestCertificateOfAService(t *testing.T) {
+	long(t)
+	t.Parallel()
+	p := newSimulator(t, ksefsim.Options{}, nil)
+	p.putPair("seal", seal(t, company.Value))
+	p.put("config.toml", []byte(p.table("acme", company.Value, "method = \"certificate\"\ncertificate = \"cred:acme.crt\"\nprivate_key = \"cred:acme.key\"\n")))
+	out := p.want(0, []string{"names them already. systemd hands them", "service restart"}, "auth", "enroll", "--certificate", "secrets/seal.crt", "--private-key", "secrets/seal.key")
+	p.wantFiles("acme.crt", "acme.key", "seal.crt", "seal.key")
+	p.want(0, []string{"logged in"}, "auth", "test")
+	p.want(2, []string{"logs in with this certificate"}, "auth", "revoke", serialNumber.FindStringSubmatch(out)[1])
+	p.want(0, []string{"nothing to do"}, "auth", "renew", "--within", "30d")
+	p.want(1, []string{"only in a systemd service"}, "sync")
+
+	// The service itself has been given it.
+	handed := filepath.Join(p.dir, "handed over")
+	if err := os.Rename(filepath.Join(p.dir, "secrets"), handed); err != nil {
+		t.Fatal(err)
+	}
+	cmd := p.command("sync")
+	cmd.Env = append(cmd.Env, "CREDENTIALS_DIRECTORY="+handed)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if err := os.Rename(handed, filepath.Join(p.dir, "secrets")); err != nil {
+		t.Fatal(err)
+	}
+
+	// One that is encrypted is the service's alone; decrypted beside it will do.
+	key := filepath.Join(p.dir, "secrets", "acme.key")
+	if err := os.Rename(key, key+".cred"); err != nil {
+		t.Fatal(err)
+	}
+	for _, command := range []string{"test", "enroll"} {
+		p.want(1, []string{"read cred:acme.key: this process cannot see it", "unless systemd-creds has encrypted it"}, "auth", command)
+	}
+	p.want(2, []string{"a file each"}, "auth", "renew")
+	p.put("secrets/acme.key", []byte(p.read("secrets/acme.key.cred")))
+	p.want(0, []string{"hands over " + key + ".cred: encrypt " + key + " into it (systemd-creds encrypt --name=acme.key), and remove " + key}, "auth", "renew")
+}
+
+// What is not two files is not exchanged: daily, each time would make a certificate.
+func TestRenewRefusesWhatItCannotExchange(t *testing.T) {
+	t.Parallel()
+	p := newSimulator(t, ksefsim.Options{}, nil)
+	both := seal(t, company.Value)
+	p.put("secrets/both.pem", append(both.certificatePEM(), both.keyPEM(t)...))
+	p.put("config.toml", []byte(p.table("acme", company.Value, "method = \"certificate\"\ncertificate = \"file:secrets/both.pem\"\nprivate_key = \"file:secrets/both.pem\"\n")))
+	p.want(2, []string{"a file each", "auth enroll"}, "auth", "renew")
+	if n := p.sim.Stats().Requests; n != 0 {
+		t.Errorf("%d requests", n)
+	}
+	p.want(0, []string{"private_key = ", "acme.key", "restart the daemon"}, "auth", "enroll")
+	p.wantFiles("acme.crt", "acme.key", "both.pem")
+}
+
 // No more certificates are asked for than KSeF gives, and the commands draw on the
 // mirror's budget.
 func TestEnrollKeepsToTheLimits(t *testing.T) {
+	long(t)
+	t.Parallel()
 	p := newSimulator(t, ksefsim.Options{Limits: ksef.DefaultLimits()}, nil)
 	p.putPair("seal", seal(t, company.Value))
 	p.put("config.toml", []byte(p.table("acme", company.Value, byCertificate("acme"))))

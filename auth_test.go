@@ -205,6 +205,7 @@ func (p *place) watermarks() (marks map[string]string, invoices int) {
 // Tokens are refused in both ways in which KSeF may refuse them from 2027.
 // Scenario 57.
 func TestScenario57FromTokenToCertificate(t *testing.T) {
+	t.Parallel()
 	// By KSeF's clock tokens have ended; this machine's is slow.
 	ahead := max(0, time.Until(time.Date(2027, time.January, 2, 0, 0, 0, 0, time.UTC)))
 	for name, refuse := range map[string]func(*ksefsim.Server){
@@ -212,6 +213,7 @@ func TestScenario57FromTokenToCertificate(t *testing.T) {
 		"auth-method-not-allowed": func(s *ksefsim.Server) { s.Fault(ksefsim.Forbidden("/auth/ksef-token", 0, "auth-method-not-allowed")) },
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			var asked []string // where queries begin
 			now := func() time.Time { return time.Now().Add(ahead) }
 			p := newSimulator(t, ksefsim.Options{Now: now}, func(next http.Handler) http.Handler {
@@ -343,6 +345,7 @@ func (p *place) forceLogin() {
 // New files are used without a restart; while they are damaged, half there or
 // refused, the daemon goes on with what it had.
 func TestCertificateIsHandedOverWithoutRestart(t *testing.T) {
+	t.Parallel()
 	p := newSimulator(t, ksefsim.Options{}, nil)
 	p.generate(5)
 	p.put("config.toml", []byte(p.table("acme", company.Value, byCertificate("acme"))))
@@ -391,6 +394,7 @@ func TestCertificateIsHandedOverWithoutRestart(t *testing.T) {
 // them withdraws the permission, first while the session lasts and then for good;
 // the others go on. Scenarios 56 and 58.
 func TestScenario56And58PermissionIsWithdrawnForOneOfThree(t *testing.T) {
+	t.Parallel()
 	const pesel = "90010112345"
 	nips := map[string]string{"a": "5265877635", "bb": "9616387173", "ccc": "6795308928"}
 	subject := ksefsim.Subject{Type: "Pesel", Value: pesel}
@@ -468,6 +472,7 @@ func contextOf(t *testing.T, r *http.Request) string {
 // A key that others can read is refused, with what to do; one world-readable file
 // of one mirror does not stop commands that need no key of it.
 func TestWorldReadableKeyIsRefused(t *testing.T) {
+	t.Parallel()
 	if runtime.GOOS == "windows" {
 		t.Skip("Windows has no modes; its rule is tested in package config")
 	}
@@ -493,8 +498,10 @@ func TestWorldReadableKeyIsRefused(t *testing.T) {
 // what time it is. Only of a certificate that by the wrong clock is not valid yet,
 // or no more, nothing can be known: the message names the clock.
 func TestClockTwoHoursOff(t *testing.T) {
+	t.Parallel()
 	for name, off := range map[string]time.Duration{"slow": 2 * time.Hour, "fast": -2 * time.Hour} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			p := newSimulator(t, ksefsim.Options{Now: func() time.Time { return time.Now().Add(off) }}, nil)
 			p.put("config.toml", []byte(p.table("acme", company.Value, byCertificate("acme"))))
 			p.putPair("acme", seal(t, company.Value))

@@ -9,6 +9,7 @@ import (
 	"crypto/x509/pkix"
 	"database/sql"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
@@ -35,11 +36,29 @@ import (
 	"ksefmirror/internal/ksefsim"
 )
 
-// canaries are the secrets of a test, by what they are, in every form in which
-// they could show.
+// canaries are the secrets of a test, in every form in which they could show.
 type canaries struct {
 	mu    sync.Mutex
-	forms map[string][][]byte
+	forms map[string]int // how many of each kind of secret
+	// byStart finds the forms that may begin at a byte by the eight from there on,
+	// and begins, by a hash of the eight, whether any does: thousands of files are
+	// searched for thousands of forms, in one pass each.
+	byStart map[uint64][]canary
+	begins  [1 << 20 / 64]uint64
+}
+
+// canary is one form of a secret.
+type canary struct {
+	what string
+	form []byte
+}
+
+// startOf gives the first eight bytes of text as a number, and their bit in
+// [canaries.begins].
+func startOf(text []byte) (start uint64, word, bit uint64) {
+	start = binary.LittleEndian.Uint64(text)
+	hash := start * 0x9E3779B97F4A7C15 >> 44 // 20 bits
+	return start, hash / 64, 1 << (hash % 64)
 }
 
 // plant adds a secret. One shorter than 16 bytes would be found by chance.
@@ -47,13 +66,23 @@ func (c *canaries) plant(what string, secret []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.forms == nil {
-		c.forms = map[string][][]byte{}
+		c.forms, c.byStart = map[string]int{}, map[uint64][]canary{}
 	}
 	if len(secret) < 16 {
 		panic("a canary that short would be found by chance")
 	}
 	escaped, _ := json.Marshal(string(secret)) // a string always encodes
-	add := func(forms ...[]byte) { c.forms[what] = append(c.forms[what], forms...) }
+	add := func(forms ...[]byte) {
+		for _, form := range forms {
+			start, word, bit := startOf(form)
+			if slices.ContainsFunc(c.byStart[start], func(each canary) bool { return bytes.Equal(each.form, form) }) {
+				continue
+			}
+			c.forms[what]++
+			c.byStart[start] = append(c.byStart[start], canary{what, form})
+			c.begins[word] |= bit
+		}
+	}
 	add(secret, bytes.Trim(escaped, `"`),
 		[]byte(hex.EncodeToString(secret)), []byte(strings.ToUpper(hex.EncodeToString(secret))),
 		bytes.Trim(fmt.Append(nil, secret), "[]"),      // as fmt prints bytes
@@ -98,11 +127,16 @@ func (c *canaries) look(t testing.TB, where string, text []byte) {
 	t.Helper()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for what, forms := range c.forms {
-		for _, form := range forms {
-			if at := bytes.Index(text, form); at >= 0 {
-				t.Errorf("%s: %s shows, as %.12q…, after %q", where, what, form, text[max(0, at-80):at])
-				break
+	found := map[string]bool{}
+	for at := range max(0, len(text)-7) {
+		start, word, bit := startOf(text[at:])
+		if c.begins[word]&bit == 0 {
+			continue
+		}
+		for _, each := range c.byStart[start] {
+			if !found[each.what] && bytes.HasPrefix(text[at:], each.form) {
+				found[each.what] = true
+				t.Errorf("%s: %s shows, as %.12q…, after %q", where, each.what, each.form, text[max(0, at-80):at])
 			}
 		}
 	}
@@ -271,57 +305,88 @@ func (p *place) saying(c *canaries, code int, args ...string) {
 
 const debugLog = "[log]\nlevel = \"debug\"\n"
 
-// No secret shows anywhere but in its own file, in whatever form: not in what the
-// program prints and logs, at any level and whatever goes wrong, not in the
-// database, of which also the raw bytes count, not in the tree, not in the list
-// of processes.
-//
-// The key of an export is in the database while the export is in flight: without
-// it a process that finds the export after a crash could not open its package.
-// Then it is gone from the file too.
-func TestCanary(t *testing.T) {
-	var c canaries
-	const passphrase = "canary in the passphrase, żółta"
+// newCanaryPlace is a place with a simulator whose secrets are planted as KSeF hands
+// them out, and the keys of exports as they are made. The token is at hand; there is
+// no configuration yet. exporting, if not nil, is called whenever an export is asked
+// after.
+func newCanaryPlace(t *testing.T, exporting func(*http.Request)) (*place, *canaries) {
+	t.Helper()
+	c := new(canaries)
 	c.plant("the KSeF token", []byte(secretToken))
-	c.plant("the passphrase", []byte(passphrase))
-
-	inFlight, goOn := make(chan struct{}, 1), make(chan struct{})
-	var hold sync.Once
-	var database string
-	p := newSimulator(t, ksefsim.Options{}, func(next http.Handler) http.Handler {
+	var p *place
+	p = newSimulator(t, ksefsim.Options{}, func(next http.Handler) http.Handler {
 		overheard := c.overhear(next)
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if strings.HasPrefix(r.URL.Path, "/v2/invoices/exports/") {
-				for _, key := range exportKeys(t, database) {
+				for _, key := range exportKeys(t, p.database()) {
 					c.plant("the key of an export", key)
 				}
-				hold.Do(func() {
-					inFlight <- struct{}{}
-					select {
-					case <-goOn:
-					case <-r.Context().Done():
-					}
-				})
+				if exporting != nil {
+					exporting(r)
+				}
 			}
 			overheard.ServeHTTP(w, r)
 		})
 	})
 	p.sim.AddToken(company, secretToken)
-	p.generate(400) // a package for each role
-	database = filepath.Join(p.dir, "data", "acme", "database", "invoices.db")
+	p.put("secrets/acme.token", []byte(secretToken))
+	return p, c
+}
 
-	// 1. The configuration that it writes, and a daemon with the token, killed by
-	// SIGQUIT in the middle of an export: Go prints every goroutine then, as it does
-	// at a panic.
+func (p *place) database() string {
+	return filepath.Join(p.dir, "data", "acme", "database", "invoices.db")
+}
+
+// wantPlanted fails for what was never planted, and so cannot have been found.
+func (c *canaries) wantPlanted(t *testing.T, what ...string) {
+	t.Helper()
+	for _, each := range what {
+		if c.forms[each] == 0 {
+			t.Errorf("%s was never planted", each)
+		}
+	}
+}
+
+const byToken = `token = "file:secrets/acme.token"`
+
+// No secret shows anywhere but in its own file, in whatever form: not in what the
+// program prints and logs, at any level and whatever goes wrong, not in the
+// database, of which also the raw bytes count, not in the tree, not in the list
+// of processes. Here it works as it should, until it is killed; the tests after this
+// one are about errors, mistakes and keys.
+//
+// The key of an export is in the database while the export is in flight: without
+// it a process that finds the export after a crash could not open its package.
+// Then it is gone from the file too.
+func TestCanary(t *testing.T) {
+	t.Parallel()
+	inFlight, goOn := make(chan struct{}, 1), make(chan struct{})
+	var hold sync.Once
+	p, c := newCanaryPlace(t, func(r *http.Request) {
+		hold.Do(func() {
+			inFlight <- struct{}{}
+			select {
+			case <-goOn:
+			case <-r.Context().Done():
+			}
+		})
+	})
+	p.generate(400) // a package for each role
+
+	// The configuration that it writes, and a daemon with the token, killed by SIGQUIT
+	// in the middle of an export: Go prints every goroutine then, as it does at a panic.
 	init := p.command("config", "init", "--name", "acme", "--environment", "test", "--context", "nip:"+company.Value, "--api-url", p.url, "--token-file", "-")
 	init.Stdin = strings.NewReader(secretToken + "\n")
+	if err := os.Remove(filepath.Join(p.dir, "secrets", "acme.token")); err != nil {
+		t.Fatal(err)
+	}
 	out, err := init.CombinedOutput()
 	if err != nil {
 		t.Fatalf("config init: %v\n%s", err, out)
 	}
 	c.look(t, "config init", out)
-	p.lookAroundFile(&c, "config.toml")
-	p.put("config.toml", []byte(debugLog+p.table("acme", company.Value, `token = "file:secrets/acme.token"`)))
+	p.lookAroundFile(c, "config.toml")
+	p.put("config.toml", []byte(debugLog+p.table("acme", company.Value, byToken)))
 
 	if runtime.GOOS != "windows" {
 		d := p.daemon()
@@ -366,55 +431,79 @@ func TestCanary(t *testing.T) {
 				d.until("cycle done", `"ok":true`, role)
 			}
 		}
-		if keys := exportKeys(t, database); len(keys) > 0 {
+		if keys := exportKeys(t, p.database()); len(keys) > 0 {
 			t.Errorf("%d exports are still in flight", len(keys))
 		}
-		p.lookAround(&c, "while the daemon runs")
+		p.lookAround(c, "while the daemon runs")
 		c.look(t, "log", []byte(d.stop()))
-		p.lookAround(&c, "after the daemon")
+		p.lookAround(c, "after the daemon")
 	}
 
-	// 2. What shows it to people.
-	status := 0 // tokens end soon, which is said; on test nobody has to look
-	p.saying(&c, 0, "sync")
-	p.saying(&c, status, "status")
-	p.saying(&c, status, "status", "--json")
-	p.saying(&c, 0, "verify")
-	p.saying(&c, 0, "config", "check")
-	c.look(t, "tables", rows(t, database))
+	// What shows it to people. Tokens end soon, which is said; on test nobody has to
+	// look.
+	p.saying(c, 0, "sync")
+	p.saying(c, 0, "status")
+	p.saying(c, 0, "status", "--json")
+	p.saying(c, 0, "verify")
+	p.saying(c, 0, "config", "check")
+	c.look(t, "tables", rows(t, p.database()))
+	c.wantPlanted(t, "the KSeF token", "a session's token", "the address of a part", "the signature of a part's address")
+	if runtime.GOOS != "windows" {
+		c.wantPlanted(t, "the key of an export")
+	}
+}
 
-	// 3. Errors that repeat what was sent.
-	for i, fault := range []ksefsim.Fault{
-		echo("", http.StatusBadRequest, "application/problem+json"), echo("", http.StatusForbidden, "application/problem+json"),
-		echo("/invoices/*/*", http.StatusForbidden, "application/problem+json"), echo("/invoices/*/*", http.StatusInternalServerError, "application/json"),
-		echo("/invoices/*/*", http.StatusUnauthorized, "application/problem+json"), echo("/invoices/*/*", http.StatusOK, "application/json"),
-		echo("/invoices/*/*", http.StatusBadGateway, "text/html"),
-		echo("/auth/token/redeem", http.StatusBadRequest, "application/problem+json"),
-		// A token where its end should be.
-		ksefsim.RewriteJSON("/auth/token/redeem", 0, func(answer map[string]any) {
+// Errors that repeat what was sent.
+func TestCanaryInErrors(t *testing.T) {
+	long(t)
+	t.Parallel()
+	for name, fault := range map[string]ksefsim.Fault{
+		"all bad request": echo("", http.StatusBadRequest, "application/problem+json"), "all forbidden": echo("", http.StatusForbidden, "application/problem+json"),
+		"forbidden": echo("/invoices/*/*", http.StatusForbidden, "application/problem+json"), "server error": echo("/invoices/*/*", http.StatusInternalServerError, "application/json"),
+		"unauthorized": echo("/invoices/*/*", http.StatusUnauthorized, "application/problem+json"), "wrong answer": echo("/invoices/*/*", http.StatusOK, "application/json"),
+		"gateway": echo("/invoices/*/*", http.StatusBadGateway, "text/html"),
+		"redeem":  echo("/auth/token/redeem", http.StatusBadRequest, "application/problem+json"),
+		"token where its end should be": ksefsim.RewriteJSON("/auth/token/redeem", 0, func(answer map[string]any) {
 			pair, _ := answer["accessToken"].(map[string]any)
 			pair["validUntil"] = pair["token"]
 		}),
-		ksefsim.Reset(ksefsim.PartPath, 0), echo(ksefsim.PartPath, http.StatusForbidden, "text/html"), echo(ksefsim.PartPath, http.StatusBadGateway, "application/json"),
+		"part cut off": ksefsim.Reset(ksefsim.PartPath, 0), "part forbidden": echo(ksefsim.PartPath, http.StatusForbidden, "text/html"),
+		"part gateway": echo(ksefsim.PartPath, http.StatusBadGateway, "application/json"),
 	} {
-		if fault.Path == ksefsim.PartPath {
-			p.add(ksefsim.GenerateOptions{Count: 100, Context: company, Seed: uint64(1000 + i)})
-		}
-		p.sim.Fault(fault)
-		cmd := p.command("sync")
-		out, _ := cmd.CombinedOutput() // whatever it ends with
-		c.look(t, "sync with a fault of "+fault.Path, out)
-		p.sim.ClearFaults()
-		if code := cmd.ProcessState.ExitCode(); code == 0 && fault.Path != ksefsim.PartPath { // those come one by one then
-			t.Errorf("the fault of %s went unnoticed", fault.Path)
-		}
-		out, _ = p.command("status", "--json").CombinedOutput()
-		c.look(t, "status after a fault of "+fault.Path, out)
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p, c := newCanaryPlace(t, nil)
+			p.put("config.toml", []byte(debugLog+p.table("acme", company.Value, byToken)))
+			p.generate(1)
+			p.saying(c, 0, "sync")
+			p.add(ksefsim.GenerateOptions{Count: 100, Context: company, Seed: 1000}) // packages for some roles
+			p.sim.Fault(fault)
+			cmd := p.command("sync")
+			out, _ := cmd.CombinedOutput() // whatever it ends with
+			c.look(t, "sync", out)
+			p.sim.ClearFaults()
+			if code := cmd.ProcessState.ExitCode(); code == 0 && fault.Path != ksefsim.PartPath { // those come one by one then
+				t.Error("the fault went unnoticed")
+			}
+			out, _ = p.command("status", "--json").CombinedOutput() // by its exit code someone should look
+			c.look(t, "status", out)
+			c.look(t, "tables", rows(t, p.database()))
+			c.wantPlanted(t, "a session's token")
+			if fault.Path == ksefsim.PartPath {
+				c.wantPlanted(t, "the address of a part", "the signature of a part's address", "the key of an export")
+			}
+		})
 	}
-	p.lookAround(&c, "after the faults")
-	c.look(t, "tables", rows(t, database))
+}
 
-	// 4. A certificate in every form, and every mistake with it.
+// A certificate in every form, and every mistake with it.
+func TestCanaryInCredentials(t *testing.T) {
+	long(t)
+	t.Parallel()
+	const passphrase = "canary in the passphrase, żółta"
+	p, c := newCanaryPlace(t, nil)
+	c.plant("the passphrase", []byte(passphrase))
+	p.generate(3)
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
 		t.Fatal(err)
@@ -459,11 +548,23 @@ func TestCanary(t *testing.T) {
 	} {
 		p.put("config.toml", []byte(debugLog+p.table("acme", company.Value, test.auth)))
 		t.Log(test.name)
-		p.saying(&c, test.code, "config", "check")
+		p.saying(c, test.code, "config", "check")
 		out, _ := p.command("sync").CombinedOutput() // it ends as config check or as the login
 		c.look(t, test.name+": sync", out)
 	}
-	// 5. The commands that make keys, and those that ask KSeF about them.
+	p.put("config.toml", []byte(p.table("acme", company.Value, byToken))) // not one that holds a secret by mistake
+	p.lookAround(c, "at the end")
+	c.wantPlanted(t, "the EC key", "the RSA key", "the passphrase", "a session's token")
+}
+
+// The commands that make keys, and those that ask KSeF about them.
+func TestCanaryInCommands(t *testing.T) {
+	long(t)
+	t.Parallel()
+	p, c := newCanaryPlace(t, nil)
+	ecPair := seal(t, company.Value)
+	c.plantKey(t, "the EC key", ecPair)
+	p.putPair("ec", ecPair)
 	p.put("config.toml", []byte(debugLog+p.table("acme", company.Value, byCertificate("ec"))))
 	var said bytes.Buffer
 	for _, args := range [][]string{{"enroll"}, {"test"}, {"list"}, {"logout"}, {"renew"}, {"self-signed"}} {
@@ -487,17 +588,9 @@ func TestCanary(t *testing.T) {
 		c.plantKey(t, "a key that was made", pair{key: made.(*ecdsa.PrivateKey)})
 	}
 	c.look(t, "the commands of auth", said.Bytes())
-	p.lookAround(&c, "at the end")
-	c.look(t, "tables", rows(t, database))
-
-	for _, what := range []string{
-		"the KSeF token", "the passphrase", "the key of an export", "a session's token", "the address of a part",
-		"the signature of a part's address", "the EC key", "the RSA key", "a key that was made",
-	} {
-		if len(c.forms[what]) == 0 && (runtime.GOOS != "windows" || what != "the key of an export") {
-			t.Errorf("%s was never planted", what)
-		}
-	}
+	p.lookAround(c, "at the end")
+	c.look(t, "tables", rows(t, p.database()))
+	c.wantPlanted(t, "the EC key", "a key that was made", "a session's token")
 }
 
 // lookAroundFile searches one file.

@@ -19,6 +19,7 @@ import (
 // A command does its work through the daemon as it does without: what it prints, how
 // it ends, and what is mirrored afterwards.
 func TestCommandsThroughTheDaemon(t *testing.T) {
+	t.Parallel()
 	p := newPlace(t)
 	p.generate(20)
 	without := p.want(0, []string{"new,"}, "sync")
@@ -62,6 +63,7 @@ func TestCommandsThroughTheDaemon(t *testing.T) {
 // Who waits for a cycle waits for the one under way too; who leaves stops what was
 // begun for him and nothing else.
 func TestWaitForTheDaemon(t *testing.T) {
+	t.Parallel()
 	p := newPlace(t)
 	p.generate(10)
 	working, release := make(chan struct{}), make(chan struct{})
@@ -99,6 +101,7 @@ func TestWaitForTheDaemon(t *testing.T) {
 // A daemon that was killed leaves nothing that keeps the next from its place, or a
 // command from working without one.
 func TestKilledDaemonLeavesNothingInTheWay(t *testing.T) {
+	t.Parallel()
 	p := newPlace(t)
 	p.generate(3)
 	d := p.daemon()
@@ -121,9 +124,8 @@ func TestKilledDaemonLeavesNothingInTheWay(t *testing.T) {
 // Mirrors come, change and go while the daemon runs; the others notice nothing. A
 // mistake changes nothing, and is said once.
 func TestReloadWithoutRestart(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	t.Parallel()
+	long(t)
 	p := newPlace(t)
 	file := filepath.Join(p.dir, "config.toml")
 	good, err := os.ReadFile(file)
@@ -190,12 +192,11 @@ func TestReloadWithoutRestart(t *testing.T) {
 // Told to stop, in whatever it does, the daemon ends within seconds, and the next
 // one completes what was begun.
 func TestSIGTERMInEveryPhase(t *testing.T) {
+	t.Parallel()
 	if runtime.GOOS == "windows" {
 		t.Skip("Windows has no SIGTERM")
 	}
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	long(t)
 	for name, test := range map[string]struct {
 		invoices int
 		path     string

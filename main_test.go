@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"net"
 	"net/http"
@@ -32,6 +33,11 @@ const asProgram = "KSEFMIRROR_TEST_AS_PROGRAM"
 func TestMain(m *testing.M) {
 	if os.Getenv(asProgram) != "" {
 		main()
+	}
+	// The tests wait for their processes, and those for limits, not for processors. It
+	// is a default: the command line overrides it.
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err)
 	}
 	os.Exit(m.Run())
 }
@@ -65,6 +71,16 @@ func newPlaceWith(t *testing.T, limits ksef.Limits) *place {
 		t.Fatalf("config init: exit %d\n%s", code, out)
 	}
 	return p
+}
+
+// long leaves a test out of the short run, with the race detector, under which every
+// process starts slowly: one of many processes or invoices, or one that spends most of
+// half a minute waiting for KSeF's limits.
+func long(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("it takes long")
+	}
 }
 
 func (p *place) generate(n int) {
@@ -118,6 +134,7 @@ func (p *place) want(code int, texts []string, args ...string) string {
 }
 
 func TestFirstHour(t *testing.T) {
+	t.Parallel()
 	p := newPlace(t)
 	p.generate(40)
 	p.want(0, []string{"in order"}, "config", "check")
@@ -151,6 +168,7 @@ func TestFirstHour(t *testing.T) {
 }
 
 func TestExitCodes(t *testing.T) {
+	t.Parallel()
 	p := newPlace(t)
 	p.generate(10)
 	p.want(2, []string{"unknown flag", "--help"}, "sync", "--bogus")
@@ -192,6 +210,7 @@ func TestExitCodes(t *testing.T) {
 // The person at the keyboard compares with KSeF: the months, what was missing, what
 // KSeF hides, and the exit codes.
 func TestReconcile(t *testing.T) {
+	t.Parallel()
 	p := newPlace(t)
 	p.generate(40)
 	p.want(1, []string{"sync first"}, "reconcile")
@@ -392,6 +411,7 @@ func TestRunUnderAServiceManager(t *testing.T) {
 // last request: KSeF sees all that it allows and nothing more, though one of them
 // is killed with its request under way.
 func TestRemoteBesideDaemon(t *testing.T) {
+	t.Parallel()
 	const allowed, together = 7, 12
 	p := newPlaceWith(t, ksef.Limits{ksef.GroupDownload: {PerHour: allowed}})
 	p.generate(1)
@@ -452,6 +472,8 @@ func TestRemoteBesideDaemon(t *testing.T) {
 }
 
 func TestDemo(t *testing.T) {
+	long(t)
+	t.Parallel()
 	p := &place{t: t, dir: t.TempDir()}
 	p.want(0, []string{"Mirrored 1000 invoices", "1000 in 4 packages", "Mirrored those too: 20 one by one", "1020 files in all", "v_invoices"}, "demo", "--dir", "demo")
 	p.want(0, []string{"demo: in order (1020 invoices"}, "--config", "demo/config.toml", "status")
@@ -506,6 +528,7 @@ func TestSimulate(t *testing.T) {
 
 // The README has every command that the program has, and no other.
 func TestReadmeHasEveryCommand(t *testing.T) {
+	t.Parallel()
 	readme, err := os.ReadFile("README.md")
 	if err != nil {
 		t.Fatal(err)

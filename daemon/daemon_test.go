@@ -121,6 +121,8 @@ func TestFailureIsAlone(t *testing.T) {
 				return &ksef.Error{Op: "query metadata", HTTPStatus: 502}
 			case n < 20:
 				return fmt.Errorf("buyer: %w", ksefsync.ErrStuck)
+			case n < 22:
+				return &ksef.LoginError{Status: 415, Terminal: true} // which only this mirror's client remembers
 			}
 			return nil
 		}}

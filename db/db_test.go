@@ -377,7 +377,7 @@ func TestQueryPlans(t *testing.T) {
 		selectEmpty:          "stops at the first",
 		selectOpenQuarantine: "reads all that is open, by its index",
 	}
-	grow := []string{"invoices", "i", "documents", "d", "invoice_roles", "r", "requests", "runs", "quarantine", "parties", "invoice_lines", "vat_summary"}
+	grow := []string{"invoices", "i", "documents", "d", "invoice_roles", "r", "requests", "runs", "quarantine", "invoice_references", "parties", "invoice_lines", "vat_summary"}
 	for name, texts := range map[string][]string{"query": queries(), "command": commands()} {
 		for _, text := range texts {
 			pool := d.read.DB

@@ -87,6 +87,17 @@ type Batch struct {
 }
 
 const (
+	// selectLastID comes before the rows of a batch: those after it are the batch's.
+	selectLastID = `SELECT coalesce(max(id), 0) FROM invoices`
+	// resolveReferences finds anew what those references mean that name an invoice
+	// after the given id. The references of those invoices themselves are
+	// resolved as they are inserted: see migration 6.
+	resolveReferences = `WITH added AS (SELECT ksef_number, invoice_number FROM invoices WHERE id > ?)
+	UPDATE invoice_references SET target_id = (
+		SELECT iif(count(*) = 1, max(c.candidate_id), NULL) FROM reference_candidates c
+		WHERE c.invoice_id = invoice_references.invoice_id AND c.relation = invoice_references.relation AND c.position = invoice_references.position)
+	WHERE ksef_number IN (SELECT ksef_number FROM added)
+		OR (ksef_number IS NULL AND number IN (SELECT invoice_number FROM added))`
 	selectInvoiceHash = `SELECT id, invoice_hash FROM invoices WHERE ksef_number = ?`
 	// What is listed again is not missing from KSeF's list any more.
 	insertRole = `INSERT INTO invoice_roles(invoice_id, role) VALUES(?, ?)
@@ -116,12 +127,8 @@ const (
 func (d *DB) Commit(ctx context.Context, b Batch) error {
 	err := d.transaction(ctx, "store invoices in", func(ctx context.Context, tx *sql.Tx) error {
 		now := moment(d.now())
-		texts := make(map[string]struct{})
-		for i := range b.Invoices {
-			// Its rows take as much memory as its document: those of one at a time.
-			if err := d.store(ctx, tx, &b.Invoices[i], b.Role, texts); err != nil {
-				return fmt.Errorf("invoice %s: %w", b.Invoices[i].KSeFNumber, err)
-			}
+		if err := d.storeAll(ctx, tx, &b); err != nil {
+			return err
 		}
 		for _, number := range b.Seen {
 			id, _, err := d.stored(ctx, tx, number)
@@ -179,6 +186,27 @@ func (d *DB) stored(ctx context.Context, tx *sql.Tx, number string) (id int64, h
 		err = ErrNotStored
 	}
 	return id, hash, err
+}
+
+// storeAll stores the invoices of a batch, and lets those that named them before they
+// were there find them.
+func (d *DB) storeAll(ctx context.Context, tx *sql.Tx, b *Batch) error {
+	if len(b.Invoices) == 0 {
+		return nil
+	}
+	var last int64
+	if err := tx.StmtContext(ctx, d.write.statements[selectLastID]).QueryRowContext(ctx).Scan(&last); err != nil {
+		return err
+	}
+	texts := make(map[string]struct{})
+	for i := range b.Invoices {
+		// Its rows take as much memory as its document: those of one at a time.
+		if err := d.store(ctx, tx, &b.Invoices[i], b.Role, texts); err != nil {
+			return fmt.Errorf("invoice %s: %w", b.Invoices[i].KSeFNumber, err)
+		}
+	}
+	_, err := d.exec(ctx, tx, resolveReferences, last)
+	return err
 }
 
 // store keeps in texts the long texts that this transaction has stored.
@@ -517,7 +545,7 @@ func commands() []string {
 		children = append(children, statements[:]...)
 	}
 	return slices.Concat(children, []string{
-		insertDictionary, selectInvoiceHash, insertInvoiceRow, insertRole, insertDocument, insertText,
+		insertDictionary, selectLastID, resolveReferences, selectInvoiceHash, insertInvoiceRow, insertRole, insertDocument, insertText,
 		deleteInvoice, upsertQuarantine, releaseQuarantine, upsertStream, insertRun, upsertStreamRun, deleteOldRuns,
 		deleteOldRequests, selectNewRequests, selectBlocks, insertRequest, updateRequest, upsertBlock, updateLimits, insertExport, updateReference, deleteExport, abandonExport, deleteOldAbandoned,
 		insertReconciliation, advanceReconciliation, countLate, finishReconciliation, deleteReconciliations, insertLate, setNotSeen, clearNotSeen,

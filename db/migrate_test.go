@@ -253,3 +253,45 @@ func TestMigrateFromVersion3(t *testing.T) {
 		t.Errorf("%d broken references", n)
 	}
 }
+
+// The references that version 5 stored are resolved, and go on being so.
+func TestMigrateFromVersion5(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "invoices.db")
+	old := databaseOf(t, path, 5)
+	for _, insert := range []string{
+		`INSERT INTO invoices(id, ksef_number, form, invoice_type, is_correction, seller_nip, invoice_number, issue_date, currency, gross_minor,
+			stored_at, invoice_hash, xml_path, parse_status, metadata_json, first_seen_at, updated_at) VALUES
+			(1, 'F', 'FA', 'VAT', 0, '5265877635', 'FV/1', '2026-01-05', 'PLN', 10000, '', '', '', 'ok', '', '', ''),
+			(2, 'Z', 'FA', 'ZAL', 0, '5265877635', 'Z/1', '2026-01-05', 'PLN', 300, '', '', '', 'ok', '', '', ''),
+			(3, 'K', 'FA', 'KOR', 1, '5265877635', 'K/1', '2026-01-06', 'PLN', -100, '', '', '', 'ok', '', '', ''),
+			(4, 'R', 'FA', 'ROZ', 0, '5265877635', 'R/1', '2026-01-07', 'PLN', 700, '', '', '', 'ok', '', '', '')`,
+		`INSERT INTO invoice_references(invoice_id, relation, position, ksef_number, number, issue_date, outside_ksef) VALUES
+			(3, 'corrects', 1, 'F', 'FV/1', '2026-01-05', 0), (3, 'corrects', 2, NULL, 'FV/1', '2026-01-05', 1),
+			(3, 'corrects', 3, NULL, 'FV/1/2026', '2026-11-05', 1), (4, 'settles_advance', 1, NULL, 'Z/1', NULL, 1)`,
+	} {
+		if _, err := old.Exec(insert); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := old.Close(); err != nil {
+		t.Fatal(err)
+	}
+	d, err := migrated(t, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	commit(t, d, Batch{Role: "seller", Invoices: testInvoices(1, 2)}) // the one that was missing
+	for query, want := range map[string]string{
+		"SELECT group_concat(ksef_number || position || coalesce(corrected_ksef_number, candidates), ' ' ORDER BY position) FROM v_corrections": "K1F K2F K3" + testNumber(1),
+		"SELECT ksef_number || position || advance_ksef_number FROM v_advances":                                                                 "R1Z",
+		"SELECT group_concat(ksef_number, ' ' ORDER BY step) FROM v_chain WHERE original_ksef_number = 'F'":                                     "F K",
+	} {
+		if got := value[string](t, d, query); got != want {
+			t.Errorf("%s: %s, want %s", query, got, want)
+		}
+	}
+	if n := value[int](t, d, "SELECT count(*) FROM pragma_foreign_key_check"); n != 0 {
+		t.Errorf("%d broken references", n)
+	}
+}

@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"ksefmirror/parse"
 )
 
 // Locks belong to processes, so what other programs do is done by this test's
@@ -421,17 +423,24 @@ func TestAnotherSQLiteReadsTheViews(t *testing.T) {
 	d := newTest(t)
 	commit(t, d, batchAt(0))
 	commit(t, d, Batch{Role: "buyer", Seen: []string{testNumber(0)}})
+	correction, settlement := testInvoice(100), testInvoice(101)
+	correction.Document.References = []parse.Reference{{Relation: "corrects", Position: 1, KSeFNumber: testNumber(0)}}
+	correction.CorrectedHash = "of what was sent before"
+	settlement.Document.References = []parse.Reference{{Relation: "settles_advance", Position: 1, Number: "elsewhere"}}
+	commit(t, d, Batch{Role: "seller", Invoices: []Invoice{correction, settlement}})
 	const program = `
 import sqlite3, sys
 c = sqlite3.connect("file:" + sys.argv[1] + "?mode=ro", uri=True)
 print(sqlite3.sqlite_version, file=sys.stderr)
 print(c.execute("select count(*), max(roles), max(gross), max(xml_size) > 0 from v_invoices").fetchone())
-print(c.execute("select count(*), max(net) from v_lines").fetchone())`
+print(c.execute("select count(*), max(net) from v_lines").fetchone())
+for view in ("v_corrections", "v_chain", "v_advances", "v_settlements", "v_technical_corrections"):
+    print(view, len(c.execute("select * from " + view).fetchall()))`
 	command := exec.CommandContext(t.Context(), python, "-c", program, d.path)
 	var version strings.Builder
 	command.Stderr = &version
 	out, err := command.Output()
-	if want := "(3, 'seller', '1230.02', 1)\n(15, '200.00')\n"; err != nil || string(out) != want {
+	if want := "(5, 'seller', '1231.01', 1)\n(25, '200.00')\nv_corrections 1\nv_chain 2\nv_advances 1\nv_settlements 1\nv_technical_corrections 1\n"; err != nil || string(out) != want {
 		t.Errorf("%q, want %q, %v: %s", out, want, err, version.String())
 	}
 	t.Logf("read by SQLite %s", strings.TrimSpace(version.String()))

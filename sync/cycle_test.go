@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -447,6 +448,50 @@ func TestWrongCredentialsStopWithAMessage(t *testing.T) {
 	w.sim.AddToken(company, token)
 	w.mustCycle()
 	w.complete()
+}
+
+// A login that is refused for good is not tried again, whatever is asked for and
+// however often, and KSeF sees nothing of it. Scenario 52.
+func TestScenario52RefusedLoginIsNotRepeated(t *testing.T) {
+	for _, status := range []int{415, 425, 450, 460, 470, 480} {
+		t.Run(strconv.Itoa(status), func(t *testing.T) {
+			w := newWorld(t, ksefsim.Options{})
+			w.add(w.generate(3, time.Hour, 21)...)
+			m, err := ksefsync.Open(t.Context(), w.options)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() {
+				if err := m.Close(); err != nil {
+					t.Error(err)
+				}
+			}()
+			if _, err := m.Cycle(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			before := w.stream("seller")
+			w.sim.RevokeRefreshTokens()
+			w.sim.SetLoginOutcome(ksefsim.LoginOutcome{Status: status})
+			sent := 0
+			for n := range 5 {
+				w.clock.advance(time.Hour)
+				_, err := m.Cycle(t.Context())
+				if login, ok := errors.AsType[*ksef.LoginError](err); !ok || !login.Terminal || login.Status != status {
+					t.Errorf("got %v, want a login refused with %d", err, status)
+				}
+				if _, err := m.ReconcileDue(t.Context(), w.clock.Now().Add(time.Hour)); err != nil {
+					t.Errorf("reconciling: %v", err)
+				}
+				if stats := w.sim.Stats(); stats.Logins != 2 || n > 0 && stats.Requests != sent {
+					t.Errorf("after %d cycles: %d logins, %d requests more", n+1, stats.Logins, stats.Requests-sent)
+				}
+				sent = w.sim.Stats().Requests
+			}
+			if after := w.stream("seller"); after.Position != before.Position {
+				t.Errorf("the watermark went from %s to %s", before.Position, after.Position)
+			}
+		})
+	}
 }
 
 // Scenario 44: the second process is told so.

@@ -196,12 +196,19 @@ func (m *Mirror) open(ctx context.Context) error {
 		return err
 	}
 	// What a process that died had downloaded of a package is fetched again: the
-	// addresses of parts do not outlive an hour anyway.
-	if err := os.RemoveAll(m.packagesDir()); err != nil {
-		return fmt.Errorf("left-over packages: %w", err)
-	}
-	if err := os.Mkdir(m.packagesDir(), 0o700); err != nil {
+	// addresses of parts do not outlive an hour anyway. The folder itself stays, so
+	// that it is there whenever this process dies.
+	if err := os.MkdirAll(m.packagesDir(), 0o700); err != nil {
 		return fmt.Errorf("folder for packages: %w", err)
+	}
+	left, err := os.ReadDir(m.packagesDir())
+	if err != nil {
+		return fmt.Errorf("folder for packages: %w", err)
+	}
+	for _, entry := range left {
+		if err := os.RemoveAll(filepath.Join(m.packagesDir(), entry.Name())); err != nil {
+			return fmt.Errorf("left-over packages: %w", err)
+		}
 	}
 	return nil
 }

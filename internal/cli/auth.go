@@ -12,6 +12,8 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -38,7 +40,8 @@ be left out where there is one mirror.`,
 	return cmd
 }
 
-// one loads the configuration and gives the one mirror that is meant.
+// one loads the configuration and gives the one mirror that is meant, as
+// [atHand] makes it.
 func (c *command) one(names []string, load func(string, func(string) error) (*config.Config, error)) (*config.Config, config.Mirror, error) {
 	loaded, _, err := c.loadBy(load)
 	if err != nil {
@@ -47,7 +50,8 @@ func (c *command) one(names []string, load func(string, func(string) error) (*co
 	var known []string
 	for _, m := range loaded.Mirrors {
 		if len(names) == 1 && m.Name == names[0] || len(names) == 0 && len(loaded.Mirrors) == 1 {
-			return loaded, m, nil
+			m.Auth, err = atHand(m.Auth, loaded)
+			return loaded, m, err
 		}
 		known = append(known, m.Name)
 	}
@@ -55,6 +59,41 @@ func (c *command) one(names []string, load func(string, func(string) error) (*co
 		return nil, config.Mirror{}, usageError(fmt.Errorf("no mirror %q in the configuration", names[0]))
 	}
 	return nil, config.Mirror{}, usageError(fmt.Errorf("say which mirror is meant: %s", strings.Join(known, ", ")))
+}
+
+// secretsFolder is where keys and certificates are made, and where systemd finds what
+// it hands to the service (package service).
+func secretsFolder(loaded *config.Config) (string, error) {
+	folder, err := filepath.Abs(filepath.Join(filepath.Dir(loaded.File), "secrets"))
+	if err != nil {
+		return "", fmt.Errorf("locate configuration %s: %w", loaded.File, err)
+	}
+	return folder, nil
+}
+
+// atHand names the files behind what systemd hands to the service alone: root, who
+// can read them, can try and exchange what the service logs in with. The service
+// itself has been given it, and only it can open what systemd-creds has encrypted.
+func atHand(auth config.Auth, loaded *config.Config) (config.Auth, error) {
+	if os.Getenv("CREDENTIALS_DIRECTORY") != "" {
+		return auth, nil
+	}
+	folder, err := secretsFolder(loaded)
+	if err != nil {
+		return auth, err
+	}
+	for _, reference := range []*config.Reference{&auth.Token, &auth.Certificate, &auth.PrivateKey, &auth.PKCS12, &auth.Passphrase} {
+		path := filepath.Join(folder, reference.Name)
+		if reference.Scheme == "cred" && (exists(path) || !exists(path+encryptedSuffix)) {
+			*reference = config.Reference{Scheme: "file", Name: path}
+		}
+	}
+	return auth, nil
+}
+
+// handedOver reports whether systemd hands one of the references to the service.
+func handedOver(references ...config.Reference) bool {
+	return slices.ContainsFunc(references, func(r config.Reference) bool { return r.Scheme == "cred" })
 }
 
 // noLog is a request log for logging in only, which is not counted.
@@ -69,9 +108,10 @@ func (noLog) Requests(context.Context, time.Time) ([]ksef.LoggedRequest, error) 
 func (noLog) Blocks(context.Context) (map[string]time.Time, error)              { return nil, nil }
 
 // inSession logs in for a mirror, runs work, and ends the session. The published
-// limits will do for the few requests that a command sends. A mirror that has never run has no database in which requests could be
-// counted. Its database is made only after a login, for it is tied to the context
-// for good: until then the configuration may yet turn out to be wrong.
+// limits will do for the few requests that a command sends. A mirror that has never
+// run has no database in which requests could be counted. Its database is made only
+// after a login, for it is tied to the context for good: until then the configuration
+// may yet turn out to be wrong.
 func (c *command) inSession(ctx context.Context, m config.Mirror, log *slog.Logger, logIn func(*ksef.Client),
 	work func(context.Context, *ksef.Client) error,
 ) (err error) {
@@ -83,6 +123,9 @@ func (c *command) inSession(ctx context.Context, m config.Mirror, log *slog.Logg
 	logIn(client)
 	requests, err := ksefsync.OpenRequestLog(ctx, o)
 	if errors.Is(err, fs.ErrNotExist) {
+		if err := refuseForeignFolder(m.Dir); err != nil {
+			return fmt.Errorf("%s has no database yet, which the service makes when it first starts; start it, or: %w", m.Name, err)
+		}
 		if err := client.Login(ctx); err != nil {
 			return c.loginRefused(m, err)
 		}
@@ -241,7 +284,7 @@ and PROD would refuse such a certificate, and so does this command.`,
 				return err
 			}
 			c.say("wrote %s\nwrote %s", files.key, files.certificate)
-			c.sayWhatToSet(m, files)
+			c.sayWhatToSet(loaded, m, files)
 			return nil
 		},
 	}

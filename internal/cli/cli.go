@@ -105,6 +105,8 @@ func hintFor(err error) string {
 		return "KSeF could not be reached: check the network, the proxy and api_url. Nothing is lost; try again."
 	case errors.Is(err, ksefsync.ErrLocked):
 		return "The daemon may be running: it does the same work by itself. Stop it first, or wait until the other command has ended."
+	case errors.Is(err, config.ErrNotHere):
+		return "A credential of the service (cred:) is taken by the auth commands, run as root, from the folder secrets beside the configuration, unless systemd-creds has encrypted it: then decrypt it there for as long as they run."
 	case errors.Is(err, tree.ErrNotMounted):
 		return "Mount the volume that holds the invoices folder, then try again. Nothing was written."
 	}

@@ -117,7 +117,7 @@ func (c *command) printLogin(m config.Mirror, now time.Time) error {
 	}
 	certificate := loaded.Certificate()
 	say("logs in with the certificate %X of %q, issued by %q, for %s, valid from %s to %s", certificate.SerialNumber,
-		certificate.Subject.CommonName, certificate.Issuer.CommonName, credential.DescribeKey(certificate.PublicKey),
+		certificate.Subject.CommonName, certificate.Issuer.CommonName, credential.DescribeKey(loaded.Key().Public()),
 		certificate.NotBefore.UTC().Format("2006-01-02 15:04 UTC"), certificate.NotAfter.UTC().Format("2006-01-02 15:04 UTC"))
 	for _, identity := range credential.Identities(certificate) {
 		say("KSeF takes it for %s", identity)
@@ -129,18 +129,39 @@ func (c *command) printLogin(m config.Mirror, now time.Time) error {
 }
 
 // reminder gives a function that logs what is due about a mirror's login, each
-// notice once.
+// notice once, and daily that the mirror has lost what it logs in with: the session
+// would hide that for as long as KSeF refreshes it, which is up to seven days. That
+// sessions end by themselves needs no notice, for the next login is nobody's work.
 func reminder(m config.Mirror, log *slog.Logger) func(now time.Time) {
 	var logged *time.Time // when the notice that was logged last became due
+	started, lost := false, time.Time{}
 	return func(now time.Time) {
+		err := canLogIn(m, now)
+		switch {
+		case err == nil:
+			lost = time.Time{}
+		case started && now.Sub(lost) >= 24*time.Hour: // at the start there is no session, and the login fails at once
+			lost = now
+			log.Warn("what the mirror logs in with cannot be used any more; put it right before its session ends, in seven days at most", "err", err)
+		}
+		started = true
 		notice, due, err := loginNotice(m, now)
-		// What is wrong with a certificate is in the error of the login.
 		if err != nil || !due || logged != nil && logged.Equal(notice.Due) {
 			return
 		}
 		log.Warn(notice.Text)
 		logged = &notice.Due
 	}
+}
+
+// canLogIn says why what a mirror logs in with cannot be used.
+func canLogIn(m config.Mirror, now time.Time) error {
+	if m.Auth.Method == config.MethodToken {
+		_, err := m.Auth.Token.Read()
+		return err
+	}
+	_, err := loadCredential(m, now)
+	return err
 }
 
 // reminded is a mirror that is reminded of its login before every cycle.

@@ -10,7 +10,9 @@ import (
 	"encoding/asn1"
 	"encoding/base64"
 	"encoding/pem"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"math/big"
 	"os"
@@ -251,7 +253,7 @@ func TestReminder(t *testing.T) {
 	var log bytes.Buffer
 	remind := reminder(c.mirror(), slog.New(slog.NewTextHandler(&log, nil)))
 	for _, step := range []struct{ days, lines int }{
-		{-100, 0}, {-60, 1}, {-59, 1}, {-31, 1}, {-30, 2}, {-29, 2}, {-14, 3}, {-7, 4}, {-2, 4}, {-1, 5}, {1, 5},
+		{-100, 0}, {-60, 1}, {-59, 1}, {-31, 1}, {-30, 2}, {-29, 2}, {-14, 3}, {-7, 4}, {-2, 4}, {-1, 5}, {1, 6}, {2, 7},
 	} {
 		remind(end.AddDate(0, 0, step.days))
 		if got := strings.Count(log.String(), "level=WARN"); got != step.lines {
@@ -260,5 +262,54 @@ func TestReminder(t *testing.T) {
 	}
 	if strings.Contains(log.String(), "5265877635") || strings.Contains(log.String(), "Firma") {
 		t.Errorf("the log names the company:\n%s", log.String())
+	}
+}
+
+// A session hides for days that the next login will fail. So the log says it at once,
+// and daily.
+func TestReminderOfALostKey(t *testing.T) {
+	now := time.Now().UTC()
+	c := newCertified(t, nil)
+	c.configure("prod", pair...)
+	m := c.mirror()
+	key, err := os.ReadFile(m.Auth.PrivateKey.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	remind := reminder(m, slog.New(slog.NewTextHandler(&log, nil)))
+	for _, step := range []struct {
+		content []byte // of the file of the key; nil: it is not there
+		lines   int
+	}{
+		{nil, 0}, // at the start the login says it
+		{nil, 1}, {nil, 1}, {[]byte("broken"), 1}, {key, 1}, {nil, 2},
+	} {
+		if err := os.Remove(m.Auth.PrivateKey.Name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Fatal(err)
+		}
+		if step.content != nil {
+			if err := os.WriteFile(m.Auth.PrivateKey.Name, step.content, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		remind(now)
+		if got := strings.Count(log.String(), "in seven days at most"); got != step.lines {
+			t.Errorf("with the key %q: %d lines, want %d\n%s", step.content, got, step.lines, log.String())
+		}
+	}
+
+	remind(now.Add(25 * time.Hour))
+	if got := strings.Count(log.String(), "in seven days at most"); got != 3 {
+		t.Errorf("a day later: %d lines, want 3\n%s", got, log.String())
+	}
+
+	log.Reset()
+	m.Auth = config.Auth{Method: config.MethodToken, Token: config.Reference{Scheme: "file", Name: filepath.Join(t.TempDir(), "gone")}}
+	remind = reminder(m, slog.New(slog.NewTextHandler(&log, nil)))
+	remind(now)
+	remind(now)
+	if strings.Count(log.String(), "in seven days at most") != 1 || strings.Count(log.String(), "tokens end") != 1 {
+		t.Errorf("of a token that is gone:\n%s", log.String())
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -44,6 +45,10 @@ type keyFiles struct{ key, certificate string }
 // goes on from there.
 const pendingSuffix = ".new"
 
+// encryptedSuffix is of what systemd-creds has encrypted, which systemd prefers to
+// hand to the service (package service).
+const encryptedSuffix = ".cred"
+
 // configured gives the files that the configuration names; ok is false when it does
 // not name two files.
 func configured(m config.Mirror) (files keyFiles, ok bool) {
@@ -56,9 +61,9 @@ func configured(m config.Mirror) (files keyFiles, ok bool) {
 // two beside it, that do not exist. Where an application is pending, it gives its
 // files.
 func newFiles(loaded *config.Config, m config.Mirror) (keyFiles, error) {
-	folder, err := filepath.Abs(filepath.Join(filepath.Dir(loaded.File), "secrets"))
+	folder, err := secretsFolder(loaded)
 	if err != nil {
-		return keyFiles{}, fmt.Errorf("locate configuration %s: %w", loaded.File, err)
+		return keyFiles{}, err
 	}
 	var places []keyFiles
 	if files, ok := configured(m); ok {
@@ -73,7 +78,7 @@ func newFiles(loaded *config.Config, m config.Mirror) (keyFiles, error) {
 		}
 	}
 	for _, files := range places {
-		if !exists(files.key) && !exists(files.certificate) {
+		if !exists(files.key) && !exists(files.certificate) && !exists(files.key+encryptedSuffix) && !exists(files.certificate+encryptedSuffix) {
 			return files, nil
 		}
 	}
@@ -90,15 +95,27 @@ func exists(path string) bool {
 	return !errors.Is(err, fs.ErrNotExist)
 }
 
-// sayWhatToSet says which lines the configuration needs, if it does not name the
-// files yet.
-func (c *command) sayWhatToSet(m config.Mirror, files keyFiles) {
-	if now, ok := configured(m); ok && now == files {
+// sayWhatToSet says what the user has to do until the mirror logs in with the files.
+func (c *command) sayWhatToSet(loaded *config.Config, m config.Mirror, files keyFiles) {
+	written := loaded.Mirrors[slices.IndexFunc(loaded.Mirrors, func(each config.Mirror) bool { return each.Name == m.Name })].Auth
+	now, ok := configured(m)
+	switch {
+	case (!ok || now != files) && handedOver(written.Token, written.Certificate, written.PrivateKey, written.PKCS12):
+		c.say("Now set in the table [mirror.%s.auth] of the configuration:\n    method = \"certificate\"\n    certificate = %q\n    private_key = %q\nwithout pkcs12 and passphrase, and have systemd hand them over: ksefmirror service install, then ksefmirror service restart",
+			m.Name, "cred:"+filepath.Base(files.certificate), "cred:"+filepath.Base(files.key))
+	case !ok || now != files:
+		c.say("Now set in the table [mirror.%s.auth] of the configuration, and restart the daemon:\n    method = \"certificate\"\n    certificate = %q\n    private_key = %q\nwithout pkcs12 and passphrase.",
+			m.Name, "file:"+filepath.ToSlash(files.certificate), "file:"+filepath.ToSlash(files.key))
+	case handedOver(written.Certificate, written.PrivateKey):
+		c.say("The configuration names them already. systemd hands them to the service when it starts: ksefmirror service restart")
+	default:
 		c.say("The configuration names them already.")
-		return
 	}
-	c.say("Now set in the table [mirror.%s.auth] of the configuration, and restart the daemon:\n    method = \"certificate\"\n    certificate = %q\n    private_key = %q\nwithout pkcs12 and passphrase.",
-		m.Name, "file:"+filepath.ToSlash(files.certificate), "file:"+filepath.ToSlash(files.key))
+	for _, path := range []string{files.key, files.certificate} {
+		if exists(path + encryptedSuffix) {
+			c.say("But systemd hands over %s%s: encrypt %[1]s into it (systemd-creds encrypt --name=%[3]s), and remove %[1]s.", path, encryptedSuffix, filepath.Base(path))
+		}
+	}
 }
 
 // with is what an application logs in with instead of what is configured.
@@ -131,16 +148,11 @@ with the application that was made, instead of making another.`,
 			if err != nil {
 				return err
 			}
+			target := m // whose files are to be made, whatever it logs in with for that
 			if err := c.use(&m, w); err != nil {
 				return usageError(err)
 			}
-			configuredMirror := m
-			for _, each := range loaded.Mirrors {
-				if each.Name == m.Name {
-					configuredMirror = each
-				}
-			}
-			files, err := newFiles(loaded, configuredMirror)
+			files, err := newFiles(loaded, target)
 			if err != nil {
 				return err
 			}
@@ -148,7 +160,7 @@ with the application that was made, instead of making another.`,
 			if err := a.finish(cmd.Context()); err != nil {
 				return err
 			}
-			c.sayWhatToSet(configuredMirror, files)
+			c.sayWhatToSet(loaded, target, files)
 			return nil
 		},
 	}
@@ -215,11 +227,9 @@ it can be run daily. After an interruption the same command goes on.`,
 			}
 			files, inPlace := configured(m)
 			if !inPlace {
-				if files, err = newFiles(loaded, m); err != nil {
-					return err
-				}
+				return usageError(fmt.Errorf("%s does not keep its key and its certificate in a file each, which alone can be exchanged here; auth enroll gets it a new pair of files, with the certificate it has", m.Name))
 			}
-			a := application{command: c, mirror: m, files: files, log: c.logger(loaded.Log).With("mirror", m.Name), replace: inPlace}
+			a := application{command: c, mirror: m, files: files, log: c.logger(loaded.Log).With("mirror", m.Name), replace: true}
 			old, err := loadCredential(m, time.Now())
 			switch {
 			case err != nil && !exists(files.certificate+pendingSuffix): // else it is the key of the new one
@@ -231,7 +241,7 @@ it can be run daily. After an interruption the same command goes on.`,
 			if err := a.finish(cmd.Context()); err != nil {
 				return err
 			}
-			c.sayWhatToSet(m, files)
+			c.sayWhatToSet(loaded, m, files)
 			if old != nil {
 				c.say("Once the mirror has logged in with the new one, the old one can go: ksefmirror auth revoke %s %016X --reason superseded", m.Name, old.Certificate().SerialNumber)
 			}
@@ -259,13 +269,34 @@ type application struct {
 }
 
 func (a application) finish(ctx context.Context) error {
-	if !exists(a.files.certificate + pendingSuffix) {
+	issued, err := a.issued()
+	if err != nil {
+		return err
+	}
+	if !issued {
 		err := a.inSession(ctx, a.mirror, a.log, func(client *ksef.Client) { logInWith(client, a.mirror, a.log) }, a.apply)
 		if err != nil {
 			return err
 		}
 	}
 	return a.install(ctx)
+}
+
+// issued reports whether the certificate is on the disk. One that a crash cut short is
+// removed: KSeF gives it again.
+func (a application) issued() (bool, error) {
+	path := a.files.certificate + pendingSuffix
+	content, err := os.ReadFile(path) // #nosec G304 -- beside a file that the configuration names
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	case err != nil:
+		return false, err
+	}
+	if block, _ := pem.Decode(content); block != nil && block.Type == "CERTIFICATE" {
+		return true, nil
+	}
+	return false, os.Remove(path)
 }
 
 // apply ends with the certificate on the disk, beside its key.
@@ -347,7 +378,8 @@ func (a application) note(line string) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintln(file, line)
+	// A line that a crash cut short must not become the beginning of this one.
+	_, err = fmt.Fprintf(file, "\n%s\n", line)
 	return errors.Join(err, file.Sync(), file.Close())
 }
 
@@ -369,7 +401,9 @@ func (a application) readPending() (key crypto.Signer, asked bool, reference str
 		return nil, false, "", fmt.Errorf("%s holds no whole key, so nothing was applied for with it: remove it", path)
 	}
 	for line := range strings.Lines(string(rest)) {
-		asked = asked || strings.HasPrefix(line, askedLine)
+		if strings.HasPrefix(line, askedLine) {
+			asked, reference = true, "" // whatever was before came to nothing, or was cut short
+		}
 		if found, ok := strings.CutPrefix(line, referenceLine); ok && strings.HasSuffix(found, "\n") {
 			reference = strings.TrimSpace(found)
 		}
@@ -512,6 +546,10 @@ func (a application) put(path string) error {
 		return fmt.Errorf("%s exists, and is left as it is; move it away and repeat the command", path)
 	default:
 		if err := keep(path, old); err != nil {
+			return err
+		}
+		// Whoever could use the old one, such as the service, must be able to use the new.
+		if err := config.CopyAccess(path, path+pendingSuffix); err != nil {
 			return err
 		}
 	}

@@ -25,14 +25,15 @@ type InitOptions struct {
 	APIURL      string // empty: the environment's own
 	Context     string // such as "nip:5265877635"
 	// Method is how to log in; "" means MethodToken. With MethodCertificate the file
-	// names secrets/NAME.crt and secrets/NAME.key beside it, and the configuration is
-	// valid only once they exist.
+	// names NAME.crt and NAME.key in the folder secrets beside it, and the configuration
+	// is valid only once they exist.
 	Method string
 	// Token is the KSeF token itself. Empty means that no secret file is
 	// written, and that the new configuration is valid only once it exists.
 	Token string
-	// Service is for a service of systemd: invoices are kept in /var/lib, and the
-	// token is named by cred:, so that its file need not be readable by the service.
+	// Service is for a service of systemd: invoices are kept in /var/lib, and what it
+	// logs in with is named by cred:, so that its files need not be readable by the
+	// service.
 	Service bool
 }
 
@@ -46,11 +47,7 @@ const serviceDataDir = "/var/lib/ksefmirror"
 // when an option is not valid.
 func Write(path string, options InitOptions) ([]string, error) {
 	secret := filepath.Join("secrets", options.Name+".token")
-	reference := schemeFile + ":" + filepath.ToSlash(secret)
-	if options.Service {
-		reference = schemeCredential + ":" + filepath.Base(secret)
-	}
-	text, err := render(options, reference)
+	text, err := render(options)
 	if err != nil {
 		return nil, fmt.Errorf("write configuration %s: %w", path, err)
 	}
@@ -134,17 +131,21 @@ func (f newFile) create() (err error) {
 func WriteSecret(path string, content []byte) error { return newFile{path, content}.create() }
 
 // render fills the manual in.
-func render(options InitOptions, token string) ([]byte, error) {
+func render(options InitOptions) ([]byte, error) {
 	page, err := template.New("manual.toml").Parse(manual)
 	if err != nil {
 		return nil, err
+	}
+	kept := schemeFile + ":secrets/"
+	if options.Service {
+		kept = schemeCredential + ":"
 	}
 	values := map[string]string{
 		"Mirror":      toml.Key{"mirror", options.Name}.String(),
 		"Auth":        toml.Key{"mirror", options.Name, "auth"}.String(),
 		"Environment": strconv.Quote(options.Environment),
 		"Context":     strconv.Quote(options.Context),
-		"Token":       strconv.Quote(token),
+		"Kept":        kept,
 		"Name":        options.Name,
 	}
 	if options.Method == MethodCertificate {

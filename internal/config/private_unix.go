@@ -36,6 +36,21 @@ func createPrivate(path string) (*os.File, error) {
 	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) // #nosec G304 -- the operator names the file
 }
 
+// CopyAccess lets those at the file to who may be at the file from: it copies the
+// mode, and for root, who alone can give a file away, the owner.
+func CopyAccess(from, to string) error {
+	info, err := os.Stat(from)
+	if err != nil {
+		return err
+	}
+	if owner, ok := info.Sys().(*syscall.Stat_t); ok && os.Geteuid() == 0 {
+		if err := os.Chown(to, int(owner.Uid), int(owner.Gid)); err != nil {
+			return err
+		}
+	}
+	return os.Chmod(to, info.Mode().Perm())
+}
+
 // unprotect decrypts what DPAPI has encrypted, which exists only on Windows.
 func unprotect([]byte) ([]byte, error) { return nil, errors.New("DPAPI exists only on Windows") }
 

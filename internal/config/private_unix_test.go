@@ -79,6 +79,37 @@ func TestSecretOfAnotherUser(t *testing.T) {
 	}
 }
 
+// What takes the place of a file can be used by whoever could use that.
+func TestCopyAccess(t *testing.T) {
+	folder := t.TempDir()
+	from, to := filepath.Join(folder, "acme.crt"), filepath.Join(folder, "acme.crt.new")
+	write(t, from, "old")
+	write(t, to, "new")
+	if err := os.Chmod(from, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if os.Geteuid() == 0 {
+		if err := os.Chown(from, 12345, 12346); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := CopyAccess(from, to); err != nil {
+		t.Fatal(err)
+	}
+	theirs, err := os.Stat(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours, err := os.Stat(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, got := theirs.Sys().(*syscall.Stat_t), ours.Sys().(*syscall.Stat_t)
+	if ours.Mode() != theirs.Mode() || got.Uid != want.Uid || got.Gid != want.Gid {
+		t.Errorf("mode %v, owner %d, group %d; want %v, %d, %d", ours.Mode(), got.Uid, got.Gid, theirs.Mode(), want.Uid, want.Gid)
+	}
+}
+
 // TestSecretIsAPipe would hang if the pipe were opened.
 func TestSecretIsAPipe(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "token")

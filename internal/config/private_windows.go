@@ -60,6 +60,24 @@ func createWith(path, access string) (*os.File, error) {
 	return os.NewFile(uintptr(handle), path), nil
 }
 
+// CopyAccess lets those at the file to who may be at the file from: it copies the
+// access list.
+func CopyAccess(from, to string) error {
+	descriptor, err := windows.GetNamedSecurityInfo(from, windows.SE_FILE_OBJECT, windows.DACL_SECURITY_INFORMATION)
+	if err != nil {
+		return fmt.Errorf("read the access control list of %s: %w", from, err)
+	}
+	list, _, err := descriptor.DACL()
+	if err != nil {
+		return fmt.Errorf("read the access control list of %s: %w", from, err)
+	}
+	err = windows.SetNamedSecurityInfo(to, windows.SE_FILE_OBJECT, windows.DACL_SECURITY_INFORMATION|windows.PROTECTED_DACL_SECURITY_INFORMATION, nil, nil, list, nil)
+	if err != nil {
+		return fmt.Errorf("set the access control list of %s: %w", to, err)
+	}
+	return nil
+}
+
 // unprotect decrypts what DPAPI has encrypted, without additional entropy, for
 // this machine or for the user of this process.
 func unprotect(data []byte) ([]byte, error) {

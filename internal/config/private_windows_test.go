@@ -30,6 +30,47 @@ func TestSecretOpenToEveryone(t *testing.T) {
 	}
 }
 
+// A service's account that may read a file may read the one that takes its place.
+func TestCopyAccess(t *testing.T) {
+	if windows.NewLazySystemDLL("ntdll.dll").NewProc("wine_get_version").Find() == nil {
+		t.Skip("Wine makes modes of access lists, which say less")
+	}
+	user, err := windows.GetCurrentProcessToken().GetTokenUser()
+	if err != nil {
+		t.Fatal(err)
+	}
+	folder := t.TempDir()
+	from, to := filepath.Join(folder, "acme.key"), filepath.Join(folder, "acme.key.new")
+	const service = "(A;;FR;;;LS)" // in its place: an account that is on every machine
+	file, err := createWith(from, "D:P(A;;FA;;;"+user.User.Sid.String()+")"+service)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := file.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := WriteSecret(to, []byte("hunter2")); err != nil {
+		t.Fatal(err)
+	}
+	access := func(path string) string {
+		t.Helper()
+		descriptor, err := windows.GetNamedSecurityInfo(path, windows.SE_FILE_OBJECT, windows.DACL_SECURITY_INFORMATION)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return descriptor.String()
+	}
+	if before := access(to); strings.Contains(before, service) {
+		t.Fatalf("before: %s", before)
+	}
+	if err := CopyAccess(from, to); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := access(to), access(from); got != want || !strings.Contains(got, ";LS)") {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
 // protect encrypts data by DPAPI for the user of this process, or for the machine.
 func protect(t *testing.T, data []byte, flags uint32) []byte {
 	t.Helper()

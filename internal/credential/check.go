@@ -18,9 +18,9 @@ const minRSABits = 2048
 // check says what keeps a certificate from logging in at the time now.
 func check(certificate *x509.Certificate, now time.Time) []string {
 	var wrong []string
-	if !usable(certificate.PublicKey) {
+	if key := publicKeyOf(certificate); !usable(key) {
 		wrong = append(wrong, fmt.Sprintf("its key is %s, which KSeF does not accept; want RSA with at least %d bits, or EC on the curve P-256 or P-384",
-			DescribeKey(certificate.PublicKey), minRSABits))
+			DescribeKey(key), minRSABits))
 	}
 	switch {
 	case now.Before(certificate.NotBefore):
@@ -82,7 +82,7 @@ func isQualified(certificate *x509.Certificate) bool {
 // matches reports whether key is the private key of the certificate.
 func matches(key crypto.Signer, certificate *x509.Certificate) bool {
 	public, ok := key.Public().(interface{ Equal(crypto.PublicKey) bool })
-	return ok && public.Equal(certificate.PublicKey)
+	return ok && public.Equal(publicKeyOf(certificate))
 }
 
 // usable reports whether KSeF accepts signatures by a key of this kind and size.

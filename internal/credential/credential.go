@@ -89,7 +89,7 @@ func LoadPair(certificateFile, keyFile []byte, passphrase string, now time.Time)
 	if certificate != nil && key != nil && !matches(key, certificate) {
 		problems = append(problems, Problem{PartPrivateKey, fmt.Sprintf(
 			"it is not the key of the certificate: this is %s, the certificate is for %s; name the two files that were made together",
-			DescribeKey(key.Public()), DescribeKey(certificate.PublicKey))})
+			DescribeKey(key.Public()), DescribeKey(publicKeyOf(certificate)))})
 	}
 	return finish(key, certificate, PartCertificate, problems, now)
 }

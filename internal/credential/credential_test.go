@@ -169,7 +169,7 @@ func wantSigner(t *testing.T, got *Credential, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	switch public := got.Certificate().PublicKey.(type) {
+	switch public := publicKeyOf(got.Certificate()).(type) {
 	case *rsa.PublicKey:
 		if err := rsa.VerifyPKCS1v15(public, crypto.SHA256, digest, signature); err != nil {
 			t.Error(err)
@@ -216,6 +216,8 @@ func TestForms(t *testing.T) {
 		{"rsa.certificate.der", "rsa.pkcs8.pem", ""},
 		{"rsa.certificate.der", "rsa.pkcs1.pem", ""},
 		{"rsa.certificate.der", "rsa.pkcs1.der", ""},
+		{"pss.certificate.pem", "pss.pkcs8.pem", ""},
+		{"pss.certificate.pem", "pss.sha256-aes256.pem", passphrase},
 	} {
 		t.Run(test.key, func(t *testing.T) {
 			got, err := LoadPair(file(t, test.certificate), file(t, test.key), test.passphrase, today)

@@ -26,9 +26,9 @@ func CertificateNotice(certificate *x509.Certificate, now time.Time) (notice Not
 	case due.IsZero():
 		return Notice{}, false
 	case due.Equal(certificate.NotAfter):
-		return Notice{due, fmt.Sprintf("the certificate ended on %s; put a new one in its place, no restart is needed", instant(due))}, true
+		return Notice{due, fmt.Sprintf("the certificate ended on %s; put a new one in its place", instant(due))}, true
 	}
-	return Notice{due, fmt.Sprintf("the certificate ends on %s, %s; get a new one (ksefmirror auth renew, or KSeF's taxpayer application) and put it in its place, no restart is needed",
+	return Notice{due, fmt.Sprintf("the certificate ends on %s, %s; get a new one (ksefmirror auth renew, or KSeF's taxpayer application) and put it in its place",
 		instant(certificate.NotAfter), in(certificate.NotAfter.Sub(now)))}, true
 }
 

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"cmp"
 	"crypto"
+	"crypto/rsa"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/base64"
 	"encoding/pem"
@@ -224,7 +226,8 @@ func parseKey(file []byte, passphrase string) (crypto.Signer, error) {
 	return parsePlainKey(keys[0].der)
 }
 
-// parsePlainKey reads PKCS#8, PKCS#1 or SEC 1. The error quotes nothing.
+// parsePlainKey reads PKCS#8, also of an RSASSA-PSS key, PKCS#1 or SEC 1. The error
+// quotes nothing.
 func parsePlainKey(der []byte) (crypto.Signer, error) {
 	key, err := x509.ParsePKCS8PrivateKey(der)
 	if err != nil {
@@ -234,6 +237,9 @@ func parsePlainKey(der []byte) (crypto.Signer, error) {
 		if ecKey, err := x509.ParseECPrivateKey(der); err == nil {
 			return ecKey, nil
 		}
+		if pssKey := parsePSSKey(der); pssKey != nil {
+			return pssKey, nil
+		}
 		return nil, errors.New("the private key in it is damaged, or of a kind that is not known here; want RSA, or EC on the curve P-256 or P-384")
 	}
 	signer, ok := key.(crypto.Signer)
@@ -241,6 +247,47 @@ func parsePlainKey(der []byte) (crypto.Signer, error) {
 		return nil, errors.New("the private key in it cannot sign; want RSA, or EC on the curve P-256 or P-384")
 	}
 	return signer, nil
+}
+
+// oidPSS is the kind of an RSA key that may sign with RSASSA-PSS only (RFC 4055,
+// 1.2). Package x509 reads neither such a key nor that of such a certificate.
+var oidPSS = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 10}
+
+// parsePSSKey reads PKCS#8 of an RSASSA-PSS key; nil if it is anything else.
+func parsePSSKey(der []byte) *rsa.PrivateKey {
+	var info struct {
+		Version   int
+		Algorithm pkix.AlgorithmIdentifier
+		Key       []byte
+	}
+	if _, err := asn1.Unmarshal(der, &info); err != nil || !info.Algorithm.Algorithm.Equal(oidPSS) {
+		return nil
+	}
+	key, err := x509.ParsePKCS1PrivateKey(info.Key)
+	if err != nil {
+		return nil
+	}
+	return key
+}
+
+// publicKeyOf gives the key of a certificate, that of RSASSA-PSS too; nil if it is of
+// a kind that is not known here.
+func publicKeyOf(certificate *x509.Certificate) crypto.PublicKey {
+	if certificate.PublicKey != nil {
+		return certificate.PublicKey
+	}
+	var info struct {
+		Algorithm pkix.AlgorithmIdentifier
+		Key       asn1.BitString
+	}
+	if _, err := asn1.Unmarshal(certificate.RawSubjectPublicKeyInfo, &info); err != nil || !info.Algorithm.Algorithm.Equal(oidPSS) {
+		return nil
+	}
+	key, err := x509.ParsePKCS1PublicKey(info.Key.RightAlign())
+	if err != nil {
+		return nil
+	}
+	return key
 }
 
 // parsePKCS12 gives the key of a PKCS#12 file and the certificate in it that is

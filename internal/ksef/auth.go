@@ -19,6 +19,8 @@ const (
 	// A qualified certificate is checked at its issuer, and KSeF asks to poll until
 	// that has answered (uwierzytelnianie.md).
 	pollFor = 10 * time.Minute
+	// What a person mends in KSeF alone, such as a permission, nobody tells us.
+	refusedFor = 24 * time.Hour
 )
 
 // session is what a login gives. It is kept in memory only: a crash costs a
@@ -58,6 +60,7 @@ func (t token) validAt(now time.Time) bool {
 type refusal struct {
 	err      *LoginError
 	identity [sha256.Size]byte
+	at       time.Time
 }
 
 // accessToken gives a token for the next request, by refreshing or logging in if
@@ -146,15 +149,15 @@ func (c *Client) credential() (credential, error) {
 }
 
 // login does a full login. After a refusal that only a person can mend it sends
-// nothing until the credential is another one: KSeF takes repeated attempts for an
-// attack.
+// nothing for a day, unless the credential is another one: KSeF takes repeated
+// attempts for an attack.
 func (c *Client) login(ctx context.Context) error {
 	for {
 		with, err := c.credential()
 		switch {
 		case err != nil:
 			return err
-		case c.refused.err != nil && c.refused.identity == with.identity():
+		case c.refused.err != nil && c.refused.identity == with.identity() && c.now().Sub(c.refused.at) < refusedFor:
 			return c.refused.err
 		}
 		c.refused = refusal{}
@@ -170,7 +173,7 @@ func (c *Client) login(ctx context.Context) error {
 		case err == nil:
 			c.log().Debug("logged in", "context", c.Context.Value)
 		case refused:
-			c.refused = refusal{failed, with.identity()}
+			c.refused = refusal{failed, with.identity(), c.now()}
 		}
 		return err
 	}

@@ -206,6 +206,24 @@ func TestLoginStatuses(t *testing.T) {
 	}
 }
 
+// A permission that was granted, or a certificate that is suspended no more, changes
+// nothing of what is configured. So a refused login is tried again, but once a day.
+func TestRefusalIsTriedDaily(t *testing.T) {
+	s := newStub(t)
+	s.on(statusEndpoint, loginStatusAnswer(415))
+	for range 3 * 24 {
+		if err := s.client.Login(t.Context()); !isTerminal(err) {
+			t.Fatalf("got %v, want a terminal LoginError", err)
+		}
+		s.clock.advance(time.Hour)
+	}
+	s.wantCounts(t, map[string]int{startEndpoint: 3})
+	s.on(statusEndpoint, nil)
+	if err := s.client.Login(t.Context()); err != nil {
+		t.Errorf("once it was granted: %v", err)
+	}
+}
+
 func TestPollingBacksOff(t *testing.T) {
 	s := newStub(t)
 	s.on(statusEndpoint, loginStatusAnswer(100))

@@ -45,7 +45,7 @@ var (
 	ErrPartExpired = errors.New("the address of the part is no longer valid; ask for the status again")
 	// ErrForbidden (403): the session is valid but may not do this; Reason and
 	// Details say why. From every method of Client.
-	ErrForbidden = errors.New("KSeF does not allow this; check the permissions of the credentials")
+	ErrForbidden = errors.New("KSeF does not allow this")
 )
 
 // KSeF's error codes that this package acts upon (open-api).
@@ -92,6 +92,9 @@ func (e *Error) Error() string {
 	if e.Err != nil {
 		fmt.Fprintf(&b, ": %v", e.Err)
 	}
+	if errors.Is(e.Err, ErrForbidden) {
+		b.WriteString("; " + adviceOn(e.Reason))
+	}
 	if said := append(slices.DeleteFunc([]string{e.Description}, isEmpty), e.Details...); len(said) > 0 {
 		fmt.Fprintf(&b, " (KSeF says: %s)", strings.Join(said, "; "))
 	}
@@ -99,6 +102,22 @@ func (e *Error) Error() string {
 		fmt.Fprintf(&b, " [reference %s]", e.Reference)
 	}
 	return b.String()
+}
+
+// adviceOn says what to do about the reason of a 403 (open-api,
+// ForbiddenProblemDetails).
+func adviceOn(reason string) string {
+	switch reason {
+	case "missing-permissions":
+		return "have the permission granted to the owner of the credentials, in KSeF"
+	case "ip-not-allowed":
+		return "it allows it from other network addresses only; ask through one of these, or log in anew"
+	case "context-type-not-allowed":
+		return "it is not for contexts of this type"
+	case reasonMethodNotAllowed:
+		return "it is not for those who log in in this way; see auth.method"
+	}
+	return "check the permissions of the credentials"
 }
 
 // Unwrap gives Err.
@@ -122,7 +141,8 @@ func (e *Error) Retryable() bool {
 }
 
 // LoginError says why there is no session. A Terminal one needs a person: the
-// client sends no further logins until its certificate or token has changed.
+// client sends no further login for a day, or until its certificate or token has
+// changed.
 type LoginError struct {
 	Status    int // of the login (open-api, AuthenticationOperationStatusResponse); 0: KSeF gave none
 	Terminal  bool
@@ -352,14 +372,15 @@ func (e *Error) addDetails(details ...string) {
 }
 
 var (
-	nipDigits = regexp.MustCompile(`\b[0-9]{10}\b`)
+	nipDigits   = regexp.MustCompile(`\b[0-9]{10}\b`)
+	peselDigits = regexp.MustCompile(`\b[0-9]{11}\b`)
 	// A session's token is a JWT: an object in base64, which begins with {", and more
 	// of that after a dot.
 	sessionToken = regexp.MustCompile(`eyJ[\w-]*\.[\w.-]*`)
 )
 
 // clean makes foreign text fit for a log line: no control or invisible
-// characters, no NIPs (which are for debug logs only), no tokens (a gateway may
+// characters, no NIPs and PESELs (which are for debug logs only), no tokens (a gateway may
 // repeat the request in its error), at most limit bytes.
 func clean(s string, limit int) string {
 	s = strings.ToValidUTF8(s, "")
@@ -373,6 +394,7 @@ func clean(s string, limit int) string {
 		return r
 	}, s)
 	s = sessionToken.ReplaceAllString(s, redacted)
+	s = peselDigits.ReplaceAllString(s, "[PESEL]")
 	s = strings.TrimSpace(nipDigits.ReplaceAllString(s, "[NIP]"))
 	if len(s) > limit {
 		s = strings.ToValidUTF8(s[:limit], "") // a character cut in two goes as a whole

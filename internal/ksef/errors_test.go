@@ -46,8 +46,12 @@ func TestParseError(t *testing.T) {
 		},
 		{
 			"forbidden", 403, "application/problem+json", `{"title":"Forbidden","status":403,"reasonCode":"missing-permissions","security":{"requiredAnyOfPermissions":["InvoiceRead","InvoiceWrite"]}}`,
-			Error{Description: "Forbidden", Reason: "missing-permissions", Details: []string{"needs one of InvoiceRead, InvoiceWrite"}, Err: ErrForbidden}, "InvoiceRead",
+			Error{Description: "Forbidden", Reason: "missing-permissions", Details: []string{"needs one of InvoiceRead, InvoiceWrite"}, Err: ErrForbidden}, "have the permission granted",
 		},
+		{"forbidden from here", 403, "application/problem+json", `{"reasonCode":"ip-not-allowed"}`, Error{Reason: "ip-not-allowed", Err: ErrForbidden}, "network addresses"},
+		{"forbidden to such a context", 403, "application/problem+json", `{"reasonCode":"context-type-not-allowed"}`, Error{Reason: "context-type-not-allowed", Err: ErrForbidden}, "contexts of this type"},
+		{"forbidden to such a login", 403, "application/problem+json", `{"reasonCode":"auth-method-not-allowed"}`, Error{Reason: "auth-method-not-allowed", Err: ErrForbidden}, "auth.method"},
+		{"forbidden for another reason", 403, "application/problem+json", `{"reasonCode":"insufficient-resource-access"}`, Error{Reason: "insufficient-resource-access", Err: ErrForbidden}, "check the permissions"},
 		{
 			"blocked", 403, "application/problem+json", `{"reasonCode":"security-service-blocked","security":{"incidentId":"i1"},"traceId":"t1"}`,
 			Error{Reason: "security-service-blocked", Reference: "i1"}, "i1",
@@ -128,10 +132,11 @@ func TestParseRetryAfter(t *testing.T) {
 
 func TestClean(t *testing.T) {
 	for s, want := range map[string]string{
-		"a\r\nb\x00c\x1b[0m\u202ed\ufeff": "a  bc[0md",
-		"NIP 5265877635, not 12345678901": "NIP [NIP], not 12345678901",
-		"zażółć gęślą jaźń":               "zażółć gęślą jaźń",
-		"\xff\xfe ok":                     "ok",
+		"a\r\nb\x00c\x1b[0m\u202ed\ufeff":  "a  bc[0md",
+		"NIP 5265877635, not 123456789012": "NIP [NIP], not 123456789012",
+		"PNOPL-90010112345 has no grants":  "PNOPL-[PESEL] has no grants",
+		"zażółć gęślą jaźń":                "zażółć gęślą jaźń",
+		"\xff\xfe ok":                      "ok",
 	} {
 		if got := clean(s, 100); got != want {
 			t.Errorf("%q: got %q, want %q", s, got, want)

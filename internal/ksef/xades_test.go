@@ -1,6 +1,7 @@
 package ksef
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -84,28 +85,37 @@ func TestSubjectIdentifierType(t *testing.T) {
 	}
 }
 
-func TestAuthTokenRequestMatchesItsSchema(t *testing.T) {
+// The document is one of schema 2.1, and but for its namespace one of 2.0 too.
+func TestAuthTokenRequestMatchesItsSchemas(t *testing.T) {
+	for version, file := range map[string]string{"2.1": "schemat_auth_v2-1.xsd", "2.0": "schemat_auth_v2-0.xsd"} {
+		t.Run(version, func(t *testing.T) { matchAuthTokenRequest(t, version, file) })
+	}
+}
+
+func matchAuthTokenRequest(t *testing.T, version, file string) {
 	if _, err := exec.LookPath("xmllint"); err != nil {
 		t.Skip("xmllint is not installed: the document is not held against its schema")
 	}
 	schemas := filepath.Join("..", "..", "..", "shared", "ksef", "schemas", "auth")
-	official, err := os.ReadFile(filepath.Join(schemas, "schemat_auth_v2-1.xsd"))
+	official, err := os.ReadFile(filepath.Join(schemas, file))
 	if errors.Is(err, os.ErrNotExist) {
 		t.Skip("KSeF's schemas are not here: the document is not held against its schema")
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Two patterns have the anchors ^ and $ of other regular expressions. In a schema
-	// they stand for themselves, and nothing would match.
+	// Some patterns have ^, $, \b and \/ of other regular expressions. In a schema the
+	// first two stand for themselves, and nothing would match; the others are mistakes.
 	folder := t.TempDir()
 	mended := regexp.MustCompile(`value="\^?([^"]*?)\$?"/>`).ReplaceAll(official, []byte(`value="$1"/>`))
+	mended = []byte(strings.NewReplacer(`\b`, "", `\/`, "/").Replace(string(mended)))
 	schema := filepath.Join(folder, "schema.xsd")
 	if err := os.WriteFile(schema, mended, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	validate := func(document []byte) error {
 		path := filepath.Join(folder, "document.xml")
+		document = bytes.Replace(document, []byte("/auth/token/2.1"), []byte("/auth/token/"+version), 1)
 		if err := os.WriteFile(path, document, 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -25,3 +25,7 @@ openssl genrsa -out rsa.pkcs8.pem 2048
 openssl rsa -in rsa.pkcs8.pem -traditional -out rsa.pkcs1.pem
 openssl rsa -in rsa.pkcs8.pem -traditional -outform DER -out rsa.pkcs1.der
 openssl req -x509 -key rsa.pkcs8.pem -days 36500 -subj '/C=PL/CN=Jan Kowalski/serialNumber=PNOPL-90010112345' -outform DER -out rsa.certificate.der
+
+openssl req -x509 -newkey rsa-pss -pkeyopt rsa_keygen_bits:2048 -nodes -days 36500 -subj '/C=PL/CN=Jan Kowalski/serialNumber=PNOPL-90010112345' \
+	-keyout pss.pkcs8.pem -out pss.certificate.pem
+openssl pkcs8 -topk8 -in pss.pkcs8.pem -passout "$pass" -out pss.sha256-aes256.pem

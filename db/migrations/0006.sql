@@ -1,0 +1,252 @@
+-- Which stored invoice a reference means. It is found as soon as both are stored,
+-- whichever came first, and never guessed: reference_candidates says what fits, and
+-- target_id is the candidate where there is exactly one.
+--
+-- target_id follows from the other columns of this table and of invoices, and is
+-- changed in the transaction that changes them: the triggers below do it where
+-- references are inserted and where an invoice is read again; the commit of new
+-- invoices does it for what names them, all at once, because with a trigger storing
+-- any invoice would take nearly a tenth longer. Invoices are never deleted.
+ALTER TABLE invoice_references ADD COLUMN target_id INTEGER REFERENCES invoices(id) ON DELETE SET NULL; -- NULL: none fits, or several do
+
+-- Ordinary invoices are in none of these.
+CREATE INDEX invoice_references_ksef_number ON invoice_references(ksef_number) WHERE ksef_number IS NOT NULL;
+CREATE INDEX invoice_references_number ON invoice_references(number) WHERE ksef_number IS NULL;
+CREATE INDEX invoice_references_target ON invoice_references(target_id, relation) WHERE target_id IS NOT NULL;
+CREATE INDEX invoices_corrected_offline_hash ON invoices(corrected_offline_hash) WHERE corrected_offline_hash IS NOT NULL;
+
+-- Every stored invoice that fits a reference. A number of KSeF's decides alone.
+-- Without one it is the issuer's number, with the date, the seller, and the type, as
+-- far as the type of an invoice tells that of the one it corrects or settles: KSeF
+-- takes a number again for another type. Where FA names an advance invoice by its
+-- number alone, its type stands in for the date. CROSS JOIN keeps the order.
+CREATE VIEW reference_candidates AS
+SELECT r.invoice_id, r.relation, r.position, t.id AS candidate_id
+FROM invoice_references r CROSS JOIN invoices i ON i.id = r.invoice_id CROSS JOIN invoices t ON t.id <> i.id AND (
+  t.ksef_number = r.ksef_number
+  OR (r.ksef_number IS NULL AND t.seller_nip = i.seller_nip AND t.invoice_number = r.number
+    AND CASE
+      WHEN r.issue_date IS NOT NULL THEN t.issue_date = r.issue_date
+      ELSE r.relation = 'settles_advance' AND t.invoice_type = 'ZAL' AND t.issue_date <= i.issue_date
+    END
+    AND CASE
+      WHEN t.invoice_type IS NULL THEN 1 -- it could not be read
+      WHEN i.form IN ('PEF', 'PEF_KOR') THEN t.form IN ('PEF', 'PEF_KOR')
+      WHEN r.relation = 'settles_advance' THEN t.invoice_type = 'ZAL'
+      WHEN i.invoice_type IN ('KOR_ZAL', 'KOR_ROZ', 'KOR_VAT_RR') THEN t.invoice_type IN (i.invoice_type, substr(i.invoice_type, 5))
+      ELSE t.invoice_type IN ('VAT', 'UPR', 'KOR')
+    END));
+
+CREATE TRIGGER invoice_references_insert AFTER INSERT ON invoice_references BEGIN
+  UPDATE invoice_references SET target_id = (
+    SELECT iif(count(*) = 1, max(c.candidate_id), NULL) FROM reference_candidates c
+    WHERE c.invoice_id = NEW.invoice_id AND c.relation = NEW.relation AND c.position = NEW.position)
+  WHERE invoice_id = NEW.invoice_id AND relation = NEW.relation AND position = NEW.position;
+END;
+
+-- The invoice's own references, and those that named it or do so now.
+CREATE TRIGGER invoices_update AFTER UPDATE OF form, invoice_type, seller_nip, invoice_number, issue_date ON invoices
+WHEN (OLD.form, OLD.invoice_type, OLD.seller_nip, OLD.invoice_number, OLD.issue_date)
+  IS NOT (NEW.form, NEW.invoice_type, NEW.seller_nip, NEW.invoice_number, NEW.issue_date)
+BEGIN
+  UPDATE invoice_references SET target_id = (
+    SELECT iif(count(*) = 1, max(c.candidate_id), NULL) FROM reference_candidates c
+    WHERE c.invoice_id = invoice_references.invoice_id AND c.relation = invoice_references.relation AND c.position = invoice_references.position)
+  WHERE invoice_id = NEW.id OR (ksef_number IS NULL AND number IN (OLD.invoice_number, NEW.invoice_number));
+END;
+
+UPDATE invoice_references SET target_id = (
+  SELECT iif(count(*) = 1, max(c.candidate_id), NULL) FROM reference_candidates c
+  WHERE c.invoice_id = invoice_references.invoice_id AND c.relation = invoice_references.relation AND c.position = invoice_references.position);
+
+-- One row for each invoice that a correction names, whether the mirror has it or not.
+CREATE VIEW v_corrections AS
+SELECT
+  i.id AS invoice_id, -- invoice_id: of the correction, as v_invoices.id
+  i.ksef_number AS ksef_number, -- ksef_number: of the correction
+  i.invoice_number AS invoice_number, -- invoice_number: of the correction; NULL: not stated
+  i.invoice_type AS invoice_type, -- invoice_type: of the correction, as in v_invoices; NULL: not stated
+  i.issue_date AS issue_date, -- issue_date: of the correction; NULL: not stated
+  i.seller_nip AS seller_nip, -- seller_nip: of the correction; NULL: not stated
+  i.seller_name AS seller_name, -- seller_name: of the correction; NULL: not stated
+  i.buyer_nip AS buyer_nip, -- buyer_nip: of the correction; NULL: not stated, or the buyer has another identifier
+  i.buyer_name AS buyer_name, -- buyer_name: of the correction; NULL: not stated
+  i.correction_reason AS correction_reason, -- correction_reason: as stated; NULL: not stated
+  i.correction_effect AS correction_effect, -- correction_effect: when it takes effect: 1 as the original, 2 as the correction, 3 otherwise; NULL: not stated
+  i.currency AS currency, -- currency: of the three amounts that follow; NULL: not stated
+  i.net_minor AS net_minor, -- net_minor: difference in net, in hundredths, for all the invoices that the correction names together; NULL: not stated
+  i.vat_minor AS vat_minor, -- vat_minor: difference in VAT, likewise; NULL: not stated
+  i.gross_minor AS gross_minor, -- gross_minor: difference in gross, likewise; NULL: not stated
+  EXISTS(SELECT 1 FROM invoice_references o WHERE o.invoice_id = r.invoice_id AND o.relation = r.relation AND o.position <> r.position) AS collective, -- collective: 1: the correction names several invoices, and no amount is of this one alone; 0: only this one
+  r.position AS position, -- position: of the corrected invoice among those that the correction names, from 1
+  r.ksef_number AS stated_ksef_number, -- stated_ksef_number: of the corrected invoice, as the correction names it; NULL: not stated
+  r.number AS stated_number, -- stated_number: the issuer's number of the corrected invoice, likewise; NULL: not stated
+  r.issue_date AS stated_issue_date, -- stated_issue_date: of the corrected invoice, likewise; NULL: not stated
+  r.outside_ksef AS outside_ksef, -- outside_ksef: 1: the correction says that the corrected invoice is not in KSeF; 0: it does not
+  CASE
+    WHEN r.target_id IS NOT NULL THEN 1
+    WHEN r.ksef_number IS NOT NULL THEN 0
+    ELSE (SELECT count(*) FROM reference_candidates c WHERE c.invoice_id = r.invoice_id AND c.relation = r.relation AND c.position = r.position)
+  END AS candidates, -- candidates: how many stored invoices fit; 1: the columns corrected_* are of that one; 0: it is not here, or not yet; more: it may be any of them, and none is chosen
+  t.id AS corrected_id, -- corrected_id: of the corrected invoice, as v_invoices.id; NULL, as all that follows: not found
+  t.ksef_number AS corrected_ksef_number, -- corrected_ksef_number: of the corrected invoice
+  t.invoice_number AS corrected_invoice_number, -- corrected_invoice_number: of the corrected invoice; NULL also: not stated
+  t.invoice_type AS corrected_invoice_type, -- corrected_invoice_type: of the corrected invoice, which may be a correction itself; NULL also: it could not be read
+  t.issue_date AS corrected_issue_date, -- corrected_issue_date: of the corrected invoice; NULL also: not stated
+  t.currency AS corrected_currency, -- corrected_currency: of the three amounts that follow; NULL also: not stated
+  t.net_minor AS corrected_net_minor, -- corrected_net_minor: net of the corrected invoice, in hundredths; NULL also: not stated
+  t.vat_minor AS corrected_vat_minor, -- corrected_vat_minor: VAT of the corrected invoice, likewise; NULL also: not stated
+  t.gross_minor AS corrected_gross_minor -- corrected_gross_minor: gross of the corrected invoice, likewise; NULL also: not stated
+FROM invoice_references r JOIN invoices i ON i.id = r.invoice_id LEFT JOIN invoices t ON t.id = r.target_id
+WHERE r.relation = 'corrects';
+
+-- One row for each corrected invoice and for each of its corrections, those of its
+-- corrections included, in the order of their dates, with what the amounts are after
+-- each. Invoices that nothing corrects are not in it, nor are corrections of an
+-- invoice that the mirror does not have: v_corrections has those.
+--
+-- The partition has all columns of the original, which are one and the same, so that
+-- SQLite takes a condition on any of them into the query.
+CREATE VIEW v_chain AS
+SELECT
+  original_id AS original_id, -- original_id: of the corrected invoice, as v_invoices.id
+  original_ksef_number AS original_ksef_number, -- original_ksef_number: of the corrected invoice
+  original_invoice_number AS original_invoice_number, -- original_invoice_number: of the corrected invoice; NULL: not stated
+  original_issue_date AS original_issue_date, -- original_issue_date: of the corrected invoice; NULL: not stated
+  original_seller_nip AS original_seller_nip, -- original_seller_nip: of the corrected invoice; NULL: not stated
+  step AS step, -- step: 0: the corrected invoice itself; 1 and up: its corrections by their issue dates, on one day as KSeF accepted them
+  is_last AS is_last, -- is_last: 1: no correction follows: the amounts after this row are those after all; 0: one does
+  invoice_id AS invoice_id, -- invoice_id: of this row's invoice, as v_invoices.id
+  ksef_number AS ksef_number, -- ksef_number: of this row's invoice
+  invoice_number AS invoice_number, -- invoice_number: of this row's invoice; NULL: not stated
+  invoice_type AS invoice_type, -- invoice_type: of this row's invoice, as in v_invoices; NULL: it could not be read
+  issue_date AS issue_date, -- issue_date: of this row's invoice; NULL: not stated
+  currency AS currency, -- currency: of all amounts of this row but the three after; NULL: not stated
+  net_minor AS net_minor, -- net_minor: net in hundredths, of a correction the difference; NULL: not stated
+  vat_minor AS vat_minor, -- vat_minor: VAT, likewise; NULL: not stated
+  gross_minor AS gross_minor, -- gross_minor: gross, likewise; NULL: not stated
+  counts AS counts, -- counts: 1: the amounts are of this chain; 0: not of this chain alone, as the correction also names other invoices, or in another currency than the original's
+  iif(all_count AND net_stated = step + 1, net_sum, NULL) AS net_after_minor, -- net_after_minor: sum of net_minor from the original up to this row, in hundredths of its currency; NULL: an amount up to here is not stated or does not count
+  iif(all_count AND vat_stated = step + 1, vat_sum, NULL) AS vat_after_minor, -- vat_after_minor: sum of vat_minor, likewise; NULL: likewise
+  iif(all_count AND gross_stated = step + 1, gross_sum, NULL) AS gross_after_minor, -- gross_after_minor: sum of gross_minor, likewise; NULL: likewise
+  stated_gross_before_minor AS stated_gross_before_minor, -- stated_gross_before_minor: gross before the correction as itself states it (P_15ZK: corrections of advances and settlements; PEF_KOR), in hundredths; NULL: not stated
+  stated_net_after_minor AS stated_net_after_minor, -- stated_net_after_minor: net after the correction as itself states it (PEF_KOR), in hundredths; NULL: not stated
+  stated_vat_after_minor AS stated_vat_after_minor, -- stated_vat_after_minor: VAT after it, likewise; NULL: not stated
+  stated_gross_after_minor AS stated_gross_after_minor -- stated_gross_after_minor: gross after it, likewise; NULL: not stated
+FROM (
+  SELECT
+    original_id, original_ksef_number, original_invoice_number, original_issue_date, original_seller_nip,
+    row_number() OVER chain - 1 AS step, lead(0, 1, 1) OVER chain AS is_last,
+    invoice_id, ksef_number, invoice_number, invoice_type, issue_date, currency,
+    net_minor, vat_minor, gross_minor, counts, min(counts) OVER chain AS all_count,
+    count(net_minor) OVER chain AS net_stated, count(vat_minor) OVER chain AS vat_stated, count(gross_minor) OVER chain AS gross_stated,
+    sum(net_minor) OVER chain AS net_sum, sum(vat_minor) OVER chain AS vat_sum, sum(gross_minor) OVER chain AS gross_sum,
+    stated_gross_before_minor, stated_net_after_minor, stated_vat_after_minor, stated_gross_after_minor
+  FROM (
+    SELECT
+      o.id AS original_id, o.ksef_number AS original_ksef_number, o.invoice_number AS original_invoice_number,
+      o.issue_date AS original_issue_date, o.seller_nip AS original_seller_nip,
+      i.id AS invoice_id, i.ksef_number, i.invoice_number, i.invoice_type, i.issue_date, i.acquired_at, i.currency,
+      i.net_minor, i.vat_minor, i.gross_minor,
+      i.id = o.id OR (i.is_correction AND i.currency IS o.currency AND NOT EXISTS(
+        SELECT 1 FROM invoice_references r WHERE r.invoice_id = i.id AND r.relation = 'corrects' AND (r.target_id IS NULL OR r.target_id NOT IN (
+          WITH RECURSIVE member(id) AS (
+            SELECT o.id UNION SELECT n.invoice_id FROM member m JOIN invoice_references n ON n.target_id = m.id AND n.relation = 'corrects')
+          SELECT id FROM member)))) AS counts,
+      i.amount_before_minor AS stated_gross_before_minor, s.net_minor AS stated_net_after_minor,
+      s.vat_minor AS stated_vat_after_minor, s.gross_minor AS stated_gross_after_minor
+    FROM invoices o
+    JOIN invoices i ON i.id IN (
+      WITH RECURSIVE member(id) AS (
+        SELECT o.id UNION SELECT n.invoice_id FROM member m JOIN invoice_references n ON n.target_id = m.id AND n.relation = 'corrects')
+      SELECT id FROM member)
+    LEFT JOIN correction_states s ON s.invoice_id = i.id AND s.state = 'after' AND s.bucket = ''
+    WHERE NOT o.is_correction AND o.id IN (SELECT target_id FROM invoice_references WHERE target_id IS NOT NULL AND relation = 'corrects'))
+  WINDOW chain AS (
+    PARTITION BY original_id, original_ksef_number, original_invoice_number, original_issue_date, original_seller_nip
+    ORDER BY invoice_id <> original_id, issue_date, acquired_at, ksef_number));
+
+-- One row for each advance invoice that a settlement names, whether the mirror has it
+-- or not.
+CREATE VIEW v_advances AS
+SELECT
+  i.id AS invoice_id, -- invoice_id: of the settlement, as v_invoices.id
+  i.ksef_number AS ksef_number, -- ksef_number: of the settlement
+  i.invoice_number AS invoice_number, -- invoice_number: of the settlement; NULL: not stated
+  i.invoice_type AS invoice_type, -- invoice_type: of the settlement, as in v_invoices; NULL: not stated
+  i.issue_date AS issue_date, -- issue_date: of the settlement; NULL: not stated
+  r.position AS position, -- position: of the advance among those that the settlement names, from 1
+  r.ksef_number AS stated_ksef_number, -- stated_ksef_number: of the advance, as the settlement names it; NULL: not stated
+  r.number AS stated_number, -- stated_number: the issuer's number of the advance, likewise; NULL: not stated
+  r.issue_date AS stated_issue_date, -- stated_issue_date: of the advance, likewise (PEF only); NULL: not stated
+  r.outside_ksef AS outside_ksef, -- outside_ksef: 1: the settlement says that the advance is not in KSeF; 0: it does not
+  CASE
+    WHEN r.target_id IS NOT NULL THEN 1
+    WHEN r.ksef_number IS NOT NULL THEN 0
+    ELSE (SELECT count(*) FROM reference_candidates c WHERE c.invoice_id = r.invoice_id AND c.relation = r.relation AND c.position = r.position)
+  END AS candidates, -- candidates: how many stored invoices fit; 1: the columns advance_* are of that one; 0: it is not here, or not yet; more: it may be any of them, and none is chosen
+  t.id AS advance_id, -- advance_id: of the advance, as v_invoices.id; NULL, as all that follows: not found
+  t.ksef_number AS advance_ksef_number, -- advance_ksef_number: of the advance
+  t.invoice_number AS advance_invoice_number, -- advance_invoice_number: of the advance; NULL also: not stated
+  t.invoice_type AS advance_invoice_type, -- advance_invoice_type: of the advance, as in v_invoices; NULL also: it could not be read
+  t.issue_date AS advance_issue_date, -- advance_issue_date: of the advance; NULL also: not stated
+  t.currency AS advance_currency, -- advance_currency: of the two amounts that follow; NULL also: not stated
+  t.gross_minor AS advance_gross_minor, -- advance_gross_minor: what the advance says was paid, in hundredths, before any correction of it; NULL also: not stated
+  t.order_value_minor AS advance_order_value_minor -- advance_order_value_minor: gross value of the order as the advance states it (WartoscZamowienia), in hundredths; NULL also: not stated
+FROM invoice_references r JOIN invoices i ON i.id = r.invoice_id LEFT JOIN invoices t ON t.id = r.target_id
+WHERE r.relation = 'settles_advance';
+
+-- One row for each invoice that settles advances, but corrections of such: what it
+-- leaves to pay, as it states itself, and as the order and the advances add up.
+CREATE VIEW v_settlements AS
+SELECT
+  invoice_id AS invoice_id, -- invoice_id: of the settlement, as v_invoices.id
+  ksef_number AS ksef_number, -- ksef_number: of the settlement
+  invoice_number AS invoice_number, -- invoice_number: of the settlement; NULL: not stated
+  invoice_type AS invoice_type, -- invoice_type: of the settlement, as in v_invoices; NULL: not stated
+  issue_date AS issue_date, -- issue_date: of the settlement; NULL: not stated
+  seller_nip AS seller_nip, -- seller_nip: of the settlement; NULL: not stated
+  buyer_nip AS buyer_nip, -- buyer_nip: of the settlement; NULL: not stated, or the buyer has another identifier
+  currency AS currency, -- currency: of all amounts here; NULL: not stated
+  advances AS advances, -- advances: how many the settlement names
+  advances_found AS advances_found, -- advances_found: how many of them are here
+  iif(advances_found = advances, order_value_minor, NULL) AS order_value_minor, -- order_value_minor: gross value of the order, in hundredths, as all advances state it; NULL: not all are here, one does not state it, or they differ
+  iif(advances_found = advances, advances_gross_minor, NULL) AS advances_gross_minor, -- advances_gross_minor: what was paid by all advances, in hundredths, with their corrections up to the settlement's date; NULL: not all are here, or an amount is not stated, in another currency, or of other invoices as well
+  left_minor AS left_minor, -- left_minor: what is left to pay as the settlement states it, in hundredths: gross_minor (P_15), in PEF to_pay_minor; NULL: not stated
+  iif(advances_found = advances, order_value_minor - advances_gross_minor, NULL) AS computed_left_minor -- computed_left_minor: order_value_minor less advances_gross_minor, in hundredths; NULL: one of them is
+FROM (
+  SELECT
+    i.id AS invoice_id, i.ksef_number, i.invoice_number, i.invoice_type, i.issue_date, i.seller_nip, i.buyer_nip, i.currency,
+    iif(i.form = 'PEF', i.to_pay_minor, i.gross_minor) AS left_minor,
+    (SELECT count(*) FROM invoice_references r WHERE r.invoice_id = i.id AND r.relation = 'settles_advance') AS advances,
+    (SELECT count(r.target_id) FROM invoice_references r WHERE r.invoice_id = i.id AND r.relation = 'settles_advance') AS advances_found,
+    (SELECT iif(count(*) = count(a.order_value_minor) AND min(a.order_value_minor) = max(a.order_value_minor), max(a.order_value_minor), NULL)
+      FROM invoice_references r JOIN invoices a ON a.id = r.target_id
+      WHERE r.invoice_id = i.id AND r.relation = 'settles_advance' AND NOT a.is_correction) AS order_value_minor,
+    (WITH RECURSIVE member(id) AS (
+        SELECT r.target_id FROM invoice_references r WHERE r.invoice_id = i.id AND r.relation = 'settles_advance' AND r.target_id IS NOT NULL
+        UNION SELECT n.invoice_id FROM member m JOIN invoice_references n ON n.target_id = m.id AND n.relation = 'corrects'
+          JOIN invoices c ON c.id = n.invoice_id AND c.issue_date <= i.issue_date)
+      SELECT iif(count(*) = count(a.gross_minor) AND min(a.currency IS i.currency AND NOT EXISTS(
+          SELECT 1 FROM invoice_references r WHERE r.invoice_id = a.id AND r.relation = 'corrects'
+            AND (r.target_id IS NULL OR r.target_id NOT IN (SELECT id FROM member)))), sum(a.gross_minor), NULL)
+      FROM member m JOIN invoices a ON a.id = m.id) AS advances_gross_minor
+  FROM invoices i
+  WHERE NOT i.is_correction AND i.id IN (SELECT invoice_id FROM invoice_references WHERE relation = 'settles_advance' AND position = 1));
+
+-- One row for each technical correction: an invoice that was sent in the place of one
+-- that was issued offline and that KSeF did not accept (open-api:
+-- hashOfCorrectedInvoice). It stands for itself: what it corrects was not in KSeF, and
+-- its amounts are no differences.
+CREATE VIEW v_technical_corrections AS
+SELECT
+  i.id AS invoice_id, -- invoice_id: of the technical correction, as v_invoices.id
+  i.ksef_number AS ksef_number, -- ksef_number: of it
+  i.invoice_number AS invoice_number, -- invoice_number: of it; NULL: not stated
+  i.issue_date AS issue_date, -- issue_date: of it; NULL: not stated
+  i.seller_nip AS seller_nip, -- seller_nip: of it; NULL: not stated
+  i.corrected_offline_hash AS corrected_hash, -- corrected_hash: SHA-256 in base64 of the XML that was not accepted
+  t.id AS corrected_id, -- corrected_id: of the invoice with that hash, from the same seller and date, as v_invoices.id; NULL: not here, which is the rule
+  t.ksef_number AS corrected_ksef_number -- corrected_ksef_number: of that invoice; NULL: likewise
+FROM invoices i LEFT JOIN invoices t ON t.seller_nip = i.seller_nip AND t.issue_date = i.issue_date AND t.invoice_hash = i.corrected_offline_hash AND t.id <> i.id
+WHERE i.corrected_offline_hash IS NOT NULL;
