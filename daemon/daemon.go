@@ -167,14 +167,10 @@ func (d *Daemon) Do(ctx context.Context, name string, cycle bool, work func(cont
 // share is a part of d that depends on nothing but the words: the same every time,
 // and for different words spread evenly.
 func share(d time.Duration, words ...string) time.Duration {
-	if d <= 0 {
-		return 0
-	}
-	sum := fnv.New64a()
+	sum := fnv.New32a()
 	for _, word := range words {
 		_, _ = sum.Write([]byte(word)) // it never fails
 		_, _ = sum.Write([]byte{0})
 	}
-	// FNV leaves the high bits of short words alike; the remainder is of all bits.
-	return time.Duration(sum.Sum64() % uint64(d))
+	return time.Duration(float64(d) * float64(sum.Sum32()) / (1 << 32))
 }

@@ -88,7 +88,7 @@ func (b *bench) startKeeping(ctx context.Context, sim *simulator, count int, int
 	if err != nil {
 		return nil, err
 	}
-	defer notified.Close()
+	defer func() { _ = notified.Close() }() // it has been read from
 
 	k := &keeping{cycles: make(chan string, count)}
 	if k.process, err = command(ctx, "keep", configuration); err != nil {

@@ -138,7 +138,7 @@ func (s *Server) Serve(ctx context.Context, log *slog.Logger, handle Handler) {
 
 // serve serves one command.
 func serve(ctx context.Context, connection net.Conn, handle Handler) error {
-	defer connection.Close()
+	defer func() { _ = connection.Close() }() // what was written was looked at
 	if err := connection.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		return err
 	}
@@ -261,7 +261,7 @@ func Ask(ctx context.Context, dataDir string, args []string, stdout, stderr io.W
 	if err != nil {
 		return 0, false, nil
 	}
-	defer connection.Close()
+	defer func() { _ = connection.Close() }()                         // it has been read from
 	defer context.AfterFunc(ctx, func() { _ = connection.Close() })() // which is how the daemon learns of it
 	line, err := json.Marshal(request{args})
 	if err == nil {

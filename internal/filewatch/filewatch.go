@@ -53,7 +53,8 @@ func (w *watch) run(ctx context.Context, look func()) {
 				w.close()
 			}
 			settled.Reset(quiet)
-		case <-errs: // events were lost
+		case err := <-errs:
+			w.log.Debug("events of the folder may have been lost", "err", err)
 			settled.Reset(quiet)
 		case <-settled.C:
 			w.renew() // what happened may be that the folder was replaced
