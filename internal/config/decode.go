@@ -230,13 +230,15 @@ func (c *checker) mirror(name, dataDir string, table mirrorTable) Mirror {
 		mirror.Context = context
 	}
 
+	before := len(c.problems)
 	if table.Roles != nil {
 		mirror.Roles = c.roles(key("roles"), table.Roles)
 	}
+	rolesAreRight := len(c.problems) == before
 	if list, ok := table.NightRoles.([]any); table.NightRoles != nil && (!ok || len(list) > 0) {
 		mirror.NightRoles = c.roles(key("night_roles"), table.NightRoles)
 		for _, role := range mirror.NightRoles {
-			if len(mirror.Roles) > 0 && !slices.Contains(mirror.Roles, role) {
+			if rolesAreRight && !slices.Contains(mirror.Roles, role) {
 				c.report(key("night_roles"), role, "want roles that are among roles")
 			}
 		}
