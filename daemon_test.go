@@ -161,6 +161,9 @@ func TestReloadWithoutRestart(t *testing.T) {
 
 	write(string(good) + "colour = 3\n")
 	d.until("the configuration file has a mistake", "no such key")
+	if err := d.process.Process.Signal(syscall.SIGHUP); err != nil { // it is not logged again
+		t.Fatal(err)
+	}
 	p.want(2, []string{"no such key"}, "reload")
 	p.want(2, []string{"no such key"}, "status")
 	write(strings.Replace(string(good), "#level = \"info\"", "level = \"debug\"", 1) + table("2h"))

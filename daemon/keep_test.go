@@ -242,7 +242,8 @@ func TestQuietHours(t *testing.T) {
 						}
 					} else {
 						awake += 5
-						hangs.Store(!quiet(now().Add(-time.Hour)) && quiet(now().Add(time.Hour))) // the last before the quiet
+						// Every other day the last cycle before the quiet is under way when that begins.
+						hangs.Store(now().Day()%2 == 0 && !quiet(now().Add(-time.Hour)) && quiet(now().Add(time.Hour)))
 					}
 				}
 				b.mu.Lock()
@@ -327,6 +328,13 @@ func TestByHand(t *testing.T) {
 		want := []string{"open", "cycle", "by hand", "close", "open", "by hand", "cycle"}
 		if diff := cmp.Diff(want, b.notes); diff != "" {
 			t.Errorf("(-want +got)\n%s", diff)
+		}
+
+		// Who leaves ends what was begun for him.
+		leaving, goAway := context.WithTimeout(ctx, time.Minute)
+		defer goAway()
+		if err := d.Do(leaving, "a", true, func(ctx context.Context, _ daemon.Mirror) error { return untilTold(ctx) }); !errors.Is(err, context.Canceled) {
+			t.Errorf("told %v", err)
 		}
 
 		// Who waits is told when the mirror stops.

@@ -238,7 +238,7 @@ func rest(row db.Stream) time.Duration {
 // night that was missed is made up for, what failed is tried again, and a backlog is
 // worked off by day too.
 func (s *stream) restsByDay() bool {
-	return slices.Contains(s.NightRoles, s.role) && s.was.LastError == "" && s.was.Watermark != "" &&
+	return slices.Contains(s.NightRoles, s.role) && s.was.Watermark != "" &&
 		!ksef.Timestamp(s.was.Watermark).Time().Before(lastNight(s.Now(), s.db.Mirror().ID, s.warsaw))
 }
 
