@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -24,6 +25,7 @@ import (
 	"ksefmirror/internal/ksef"
 	"ksefmirror/internal/ksefsim"
 	"ksefmirror/internal/ksefsim/contract"
+	ksefsync "ksefmirror/sync"
 )
 
 // asProgram makes this test binary the program itself, so that the tests run
@@ -319,6 +321,94 @@ func TestRunAndStop(t *testing.T) {
 	}
 	p.want(0, nil, "sync")
 	p.want(0, []string{"30 invoices checked, 0 missing"}, "verify")
+}
+
+// Reading again is killed in its middle and goes on from there; it needs neither KSeF
+// nor what logs in, and leaves the mirror to the daemon. Reading commands run beside it.
+func TestReparse(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it needs more invoices than share a commit")
+	}
+	p := newPlace(t)
+	p.generate(1100)
+	p.want(0, nil, "sync")
+	daemon := p.command("run")
+	if err := daemon.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for began := time.Now(); ; { // until it has the lock
+		if _, code := p.run("", "reparse"); code == 4 {
+			break
+		}
+		if time.Since(began) > time.Minute {
+			t.Fatal("the daemon never takes the lock")
+		}
+	}
+	if out := p.want(0, []string{"acme: 3 invoices"}, "invoices", "--limit", "3"); strings.Count(out, "\n") != 5 {
+		t.Errorf("beside the daemon: %s", out)
+	}
+	if err := daemon.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = daemon.Wait() // it was killed
+	asked := p.sim.Stats().Requests
+
+	path := ksefsync.DatabasePath(filepath.Join(p.dir, "data", "acme"))
+	writer, err := sql.Open("sqlite", path+"?_busy_timeout=10000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer writer.Close()
+	sums := func() (sums string) {
+		err := writer.QueryRow(`SELECT printf('%d %d %d', sum(gross_minor), count(seller_name), (SELECT count(*) FROM invoice_lines)) FROM invoices`).Scan(&sums)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return sums
+	}
+	want, left := sums(), 0
+	for try := 0; left == 0; try++ {
+		if _, err := writer.Exec("UPDATE invoices SET parser_version = 1, gross_minor = 7, seller_name = NULL; DELETE FROM invoice_lines"); err != nil {
+			t.Fatal(err)
+		}
+		reparse := p.command("reparse")
+		if err := reparse.Start(); err != nil {
+			t.Fatal(err)
+		}
+		for left = 1100; left == 1100; {
+			if err := writer.QueryRow("SELECT count(*) FROM invoices WHERE parser_version = 1").Scan(&left); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := reparse.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			t.Fatal(err)
+		}
+		_ = reparse.Wait() // it was killed
+		if err := writer.QueryRow("SELECT count(*) FROM invoices WHERE parser_version = 1").Scan(&left); err != nil {
+			t.Fatal(err)
+		}
+		if try == 5 {
+			t.Fatal("it is too fast to be killed in its middle")
+		}
+	}
+	if out, _ := p.run("", "status"); !strings.Contains(out, fmt.Sprintf("%d invoices are still as an older version", left)) {
+		t.Errorf("status:\n%s", out)
+	}
+	if err := os.RemoveAll(filepath.Join(p.dir, "secrets")); err != nil {
+		t.Fatal(err)
+	}
+	p.want(0, []string{fmt.Sprintf("acme: %d invoices read again, 0 of them kept as they were, 0 damaged", left)}, "reparse")
+	if got := sums(); got != want {
+		t.Errorf("%s after it was killed, %s before", got, want)
+	}
+	p.want(0, []string{"acme: 0 invoices read again"}, "reparse")
+	p.want(0, []string{"acme: 1100 invoices read again"}, "reparse", "--all")
+	if got := sums(); got != want {
+		t.Errorf("%s after all were read again, %s before", got, want)
+	}
+	if got := p.sim.Stats().Requests; got != asked {
+		t.Errorf("%d requests", got-asked)
+	}
 }
 
 // The plan of an installation, and that showing it changes nothing.

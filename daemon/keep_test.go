@@ -237,7 +237,7 @@ func TestQuietHours(t *testing.T) {
 					pass(5 * time.Minute)
 					if quiet(now()) {
 						hangs.Store(false)
-						if !quiet(now().Add(-20 * time.Minute)) && test.to-test.from != 30 {
+						if !quiet(now().Add(-20*time.Minute)) && test.to-test.from != 30 {
 							continue // what was due by then must not begin either
 						}
 						if err := d.Do(ctx, "a", true, func(context.Context, daemon.Mirror) error { byHand++; return nil }); err != nil {
@@ -369,9 +369,10 @@ func TestKeepAnotherSet(t *testing.T) {
 			return ctx.Err()
 		}}
 		successor := &busy{}
+		var mu sync.Mutex
 		var ended []string
 		job := func(name string, settings any, b *busy) daemon.Job {
-			return daemon.Job{Name: name, Interval: 15 * time.Minute, Settings: settings, Open: b.open, Ended: func() { ended = append(ended, name) }}
+			return daemon.Job{Name: name, Interval: 15 * time.Minute, Settings: settings, Open: b.open, Ended: func() { mu.Lock(); defer mu.Unlock(); ended = append(ended, name) }}
 		}
 		d, ctx, end := quietly(t, nil, job("same", []string{"x"}, same), job("gone", 1, gone), job("changed", 1, changed))
 		pass(5 * time.Minute)

@@ -255,7 +255,7 @@ func (d *DB) insert(ctx context.Context, tx *sql.Tx, number string, r invoiceRow
 // whatever else there are several of, or nothing, with errStored. The id is valid
 // when only one of the latter failed.
 func (d *DB) insertInvoice(ctx context.Context, tx *sql.Tx, r invoiceRows) (int64, error) {
-	result, err := d.exec(ctx, tx, insertInvoiceRow, r.invoice...)
+	result, err := d.exec(ctx, tx, insertInvoiceRow, valuesOf(nil, r.invoice)...)
 	if err != nil {
 		return 0, err
 	}
@@ -266,21 +266,26 @@ func (d *DB) insertInvoice(ctx context.Context, tx *sql.Tx, r invoiceRows) (int6
 	if err != nil {
 		return 0, err
 	}
+	return id, d.insertLists(ctx, tx, id, r)
+}
+
+// insertLists inserts all that an invoice has several of.
+func (d *DB) insertLists(ctx context.Context, tx *sql.Tx, id int64, r invoiceRows) error {
 	for _, text := range r.texts {
 		if _, is := r.stored[text]; is {
 			continue
 		}
 		if _, err := d.exec(ctx, tx, insertText, textID(text), text); err != nil {
-			return id, err
+			return err
 		}
 		r.stored[text] = struct{}{}
 	}
 	for _, child := range r.children {
 		if err := d.insertChildren(ctx, tx, id, child); err != nil {
-			return id, err
+			return err
 		}
 	}
-	return id, nil
+	return nil
 }
 
 // insertChildren inserts the rows of an invoice into another table.
@@ -531,13 +536,13 @@ func queries() []string {
 	return []string{
 		selectMirror, selectDictionaryID, selectDictionary, selectDocument, selectKnown, selectFiles, selectEmpty, selectListed, selectCounts,
 		selectRoleCounts, selectOpenQuarantine, selectQuarantined, selectStreams, selectRequests, selectBlocks, selectLimits, selectExports, countAbandoned,
-		selectReconciliation, selectHeld, countHeld, selectDifferences, countNotListed, selectFirstRun,
+		selectReconciliation, selectHeld, countHeld, selectDifferences, countNotListed, selectFirstRun, selectOutdated, countOutdated, selectLastID,
 	}
 }
 
 // commands are all statements that the writer runs.
 func commands() []string {
-	var children []string
+	children := slices.Concat(clearLists[:])
 	for _, statements := range []insert{
 		insertParties, insertLines, insertVATRows, insertReferences, insertCorrectionStates, insertPayments, insertDueDates, insertAccounts,
 		insertAdjustments, insertRelatedDocuments, insertTransports, insertNotes, insertAttachments,
@@ -549,5 +554,6 @@ func commands() []string {
 		deleteInvoice, upsertQuarantine, releaseQuarantine, upsertStream, insertRun, upsertStreamRun, deleteOldRuns,
 		deleteOldRequests, selectNewRequests, selectBlocks, insertRequest, updateRequest, upsertBlock, updateLimits, insertExport, updateReference, deleteExport, abandonExport, deleteOldAbandoned,
 		insertReconciliation, advanceReconciliation, countLate, finishReconciliation, deleteReconciliations, insertLate, setNotSeen, clearNotSeen,
+		selectReading, beginReading, undoReading, endReading, updateReading, keepReading, outdate,
 	})
 }

@@ -1,8 +1,6 @@
 package db
 
 import (
-	"context"
-	"database/sql"
 	"fmt"
 	"iter"
 	"maps"
@@ -379,39 +377,9 @@ func read(t *testing.T, d *DB, in Invoice, document *parse.Document) {
 	in.Document, in.ParseStatus = document, "ok"
 	if document == nil {
 		in.ParseStatus = "error"
+		write(t, d, "UPDATE invoices SET parse_status = 'error' WHERE ksef_number = ?", in.KSeFNumber) // or what was read before is kept
 	}
-	err := d.transaction(t.Context(), "read an invoice again in", func(ctx context.Context, tx *sql.Tx) error {
-		r, err := d.rowsOf(&in, "seller")
-		if err != nil {
-			return err
-		}
-		var id int64
-		if err := tx.QueryRowContext(ctx, "SELECT id FROM invoices WHERE ksef_number = ?", in.KSeFNumber).Scan(&id); err != nil {
-			return err
-		}
-		for _, table := range []string{"invoice_references", "correction_states"} {
-			if _, err := tx.ExecContext(ctx, "DELETE FROM "+table+" WHERE invoice_id = ?", id); err != nil {
-				return err
-			}
-		}
-		set := "UPDATE invoices SET "
-		for i, c := range invoiceColumns(&Invoice{}, &parse.Document{}, "", "", time.Time{}) {
-			if i > 0 {
-				set += ", "
-			}
-			set += c.name + " = ?"
-		}
-		if _, err := tx.ExecContext(ctx, set+" WHERE id = ?", append(r.invoice, id)...); err != nil {
-			return err
-		}
-		for _, child := range r.children {
-			if err := d.insertChildren(ctx, tx, id, child); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
+	if _, err := d.Reread(t.Context(), []Invoice{in}); err != nil {
 		t.Fatal(err)
 	}
 }

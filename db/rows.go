@@ -52,14 +52,14 @@ type rows struct {
 // invoiceRows is an invoice ready to be inserted.
 type invoiceRows struct {
 	hash, role      string
-	invoice         []any // the values of its row
+	invoice         []column // its row
 	children        []rows
 	texts           []string            // what the children refer to in the table texts
 	stored          map[string]struct{} // those that are there for sure
 	size            int
 	sum             [sha256.Size]byte
 	packed          []byte
-	withoutDocument func(status, reason string) []any // those of its row as if nothing could be read
+	withoutDocument func(status, reason string) []column // its row as if nothing could be read
 }
 
 // rowsOf checks the XML against its hash and makes the rows of an invoice.
@@ -78,22 +78,26 @@ func (d *DB) rowsOf(in *Invoice, role string) (invoiceRows, error) {
 	if err != nil {
 		return invoiceRows{}, err
 	}
-	now := d.now()
+	r := readingOf(in, d.now())
+	r.hash, r.role = in.Hash, cmp.Or(in.Role, role)
+	r.size, r.sum, r.packed = len(in.XML), sum, packed
+	return r, nil
+}
+
+// readingOf makes the rows of what was read of an invoice.
+func readingOf(in *Invoice, now time.Time) invoiceRows {
 	r := invoiceRows{
-		hash: in.Hash, role: cmp.Or(in.Role, role),
-		size: len(in.XML), sum: sum,
-		packed: packed,
-		withoutDocument: func(status, reason string) []any {
-			return valuesOf(nil, invoiceColumns(in, unread(in.Document), status, reason, now))
+		withoutDocument: func(status, reason string) []column {
+			return invoiceColumns(in, unread(in.Document), status, reason, now)
 		},
 	}
 	if in.ParseStatus != "ok" || in.Document == nil {
 		r.invoice = r.withoutDocument(in.ParseStatus, in.ParseError)
-		return r, nil
+		return r
 	}
 	doc := in.Document
 	problems := cmp.Or(in.ParseError, strings.Join(doc.Warnings, "\n"))
-	r.invoice = valuesOf(nil, invoiceColumns(in, doc, "ok", problems, now))
+	r.invoice = invoiceColumns(in, doc, "ok", problems, now)
 	r.children = []rows{
 		rowsFor(&insertParties, doc.Parties, partyColumns),
 		rowsFor(&insertLines, doc.Lines, lineColumns),
@@ -114,7 +118,7 @@ func (d *DB) rowsOf(in *Invoice, role string) (invoiceRows, error) {
 			r.texts = append(r.texts, value)
 		}
 	}
-	return r, nil
+	return r
 }
 
 // unread keeps of a document that could not be read what tells its form.

@@ -65,9 +65,19 @@ func (r Report) Err() error {
 // what the others leave. It returns [ksef.BudgetError] in its error when the
 // limits cut it short: what was fetched is kept, and the next cycle goes on from
 // there. One stream's trouble does not keep the others from running, unless it
-// concerns them all.
+// concerns them all. Then it reads again, for a while, what an older version of the
+// program has read, if there is any: that needs no KSeF.
 func (m *Mirror) Cycle(ctx context.Context) (Report, error) {
 	defer m.db.Rest()
+	report, err := m.fetch(ctx)
+	if failed := m.rereadSome(ctx); failed != nil {
+		err = errors.Join(err, failed)
+	}
+	return report, err
+}
+
+// fetch is the part of a cycle that asks KSeF.
+func (m *Mirror) fetch(ctx context.Context) (Report, error) {
 	var report Report
 	if err := m.refreshLimits(ctx); err != nil {
 		return report, err

@@ -459,7 +459,7 @@ func (s *stream) read(a *arrived) {
 		return
 	}
 	number := ksef.Number(a.invoice.KSeFNumber)
-	a.invoice = s.invoice(a.row, number, xml, s.path(a.row, number))
+	a.invoice = s.invoice(a.row, s.role, xml, s.path(a.row, number))
 }
 
 // write stores invoices as they come, in commits that do not move the stream.

@@ -99,6 +99,8 @@ type Mirror struct {
 	noExports  map[string]time.Time  // by role: until when packages are not asked for
 	partitions map[string]*partition // by role: the crowded instant that is being mirrored, if any
 	awaited    map[string]db.Export  // by role: the export that a scheduled reconciliation waits for
+	rereadFrom db.OutdatedPlace      // up to where invoices that an older version read were read again
+	reread     bool                  // there are no more of them
 }
 
 // Open locks and opens the mirror in o.Dir, and creates it where there is none.

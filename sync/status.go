@@ -20,7 +20,8 @@ const lately = 7 * 24 * time.Hour
 // and without disturbing whoever works on the mirror.
 type Status struct {
 	Invoices int            `json:"invoices"`
-	Unread   int            `json:"unread"` // mirrored, but their form or content could not be read
+	Unread   int            `json:"unread"`   // mirrored, but their form or content could not be read
+	Outdated int            `json:"outdated"` // as an older version has read them; cycles read them again
 	Streams  []StreamStatus `json:"streams"`
 	Waiting  []Waiting      `json:"waiting"` // listed by KSeF, not mirrored yet
 	Budget   []GroupBudget  `json:"budget"`
@@ -90,6 +91,9 @@ func ReadStatus(ctx context.Context, dir string, roles []string, now time.Time) 
 		return Status{}, err
 	}
 	status := Status{Invoices: counts.Invoices, Unread: counts.Unparsed, Waiting: []Waiting{}}
+	if status.Outdated, err = d.CountOutdated(ctx); err != nil {
+		return Status{}, err
+	}
 	rows, err := d.Streams(ctx)
 	if err != nil {
 		return Status{}, err

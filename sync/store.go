@@ -125,7 +125,7 @@ func (s *stream) take(ctx context.Context, batch *batch, row *ksef.Metadata, kno
 		}
 		fetched = true
 	}
-	batch.add(s.invoice(row, number, xml, path))
+	batch.add(s.invoice(row, s.role, xml, path))
 	known[row.KSeFNumber] = db.Known{Hash: row.InvoiceHash, Path: path} // a row may come twice
 	s.showProgress(1)
 	return fetched, nil
@@ -226,7 +226,7 @@ func (s *stream) quarantineFile(ctx context.Context, batch *batch, q db.Quaranti
 
 // invoice turns a row and its XML into what the database stores. A document that
 // cannot be read is stored all the same, with the reason.
-func (s *stream) invoice(row *ksef.Metadata, number ksef.Number, xml []byte, path string) db.Invoice {
+func (m *Mirror) invoice(row *ksef.Metadata, role string, xml []byte, path string) db.Invoice {
 	document, err := parse.Parse(xml)
 	status, parseError := "ok", ""
 	switch {
@@ -234,19 +234,19 @@ func (s *stream) invoice(row *ksef.Metadata, number ksef.Number, xml []byte, pat
 		status = "unsupported"
 	case err != nil:
 		status, parseError = "error", err.Error()
-		s.Log.Warn("invoice is mirrored but could not be read", "ksef_number", number, "err", err)
+		m.Log.Warn("invoice is mirrored but could not be read", "ksef_number", row.KSeFNumber, "err", err)
 	}
 	return db.Invoice{
-		KSeFNumber: string(number), APIType: row.InvoiceType, InvoicingMode: row.InvoicingMode,
+		KSeFNumber: row.KSeFNumber, APIType: row.InvoiceType, InvoicingMode: row.InvoicingMode,
 		InvoicingAt: row.InvoicingDate.Time(), AcquiredAt: row.Acquired.Time(), StoredAt: row.Stored.Time(),
-		ReceivedDate: row.Acquired.Time().In(s.warsaw).Format(time.DateOnly),
+		ReceivedDate: row.Acquired.Time().In(m.warsaw).Format(time.DateOnly),
 		Net:          minor(row.NetAmount.String()), VATPLN: minor(row.VATAmount.String()), Gross: minor(row.GrossAmount.String()),
 		Hash: row.InvoiceHash, CorrectedHash: row.CorrectedHash, MetadataJSON: row.Raw,
 		SellerNIP: row.Seller.NIP, SellerName: row.Seller.Name,
 		BuyerIDType: row.Buyer.Identifier.Type, BuyerID: row.Buyer.Identifier.Value, BuyerName: row.Buyer.Name,
 		InvoiceNumber: row.InvoiceNumber, IssueDate: row.IssueDate, Currency: row.Currency, FormCode: row.FormCode.SystemCode,
 		Document: document, ParseStatus: status, ParseError: parseError,
-		Path: path, XML: xml, Role: s.role,
+		Path: path, XML: xml, Role: role,
 	}
 }
 

@@ -62,7 +62,7 @@ type command struct {
 func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	c := &command{stdin: stdin, stdout: stdout, stderr: stderr}
 	root := c.root()
-	root.AddCommand(c.demo(), c.simulate(), c.sync(), c.run(), c.reload(), c.status(), c.verify(), c.reconcile(), c.remote(), c.auth(), c.config(), c.service(), c.version())
+	root.AddCommand(c.demo(), c.simulate(), c.sync(), c.run(), c.reload(), c.status(), c.invoices(), c.show(), c.register(), c.verify(), c.reparse(), c.reconcile(), c.remote(), c.auth(), c.config(), c.service(), c.version())
 	return c.execute(ctx, root, args)
 }
 
@@ -168,7 +168,12 @@ func checkLayout(pattern string) error {
 // pick loads the configuration and gives its mirrors with the given names, all
 // when there are none.
 func (c *command) pick(names []string) (*config.Config, []config.Mirror, error) {
-	loaded, err := c.load()
+	return c.pickBy(config.Load, names)
+}
+
+// pickBy is pick by one of config's ways.
+func (c *command) pickBy(load func(string, func(string) error) (*config.Config, error), names []string) (*config.Config, []config.Mirror, error) {
+	loaded, _, err := c.loadBy(load)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -146,18 +146,10 @@ func atMostOne(cmd *cobra.Command, args []string) error {
 // direct runs work with direct access to KSeF for the one mirror that is meant,
 // and says what is left of the budget if some of it was used.
 func (c *command) direct(ctx context.Context, names []string, work func(context.Context, config.Mirror, *ksefsync.Direct) error) error {
-	loaded, mirrors, err := c.pick(names)
+	loaded, m, err := c.one(names, config.Load)
 	if err != nil {
 		return err
 	}
-	if len(mirrors) != 1 {
-		var known []string
-		for _, m := range mirrors {
-			known = append(known, m.Name)
-		}
-		return usageError(fmt.Errorf("say which mirror is meant: %s", strings.Join(known, ", ")))
-	}
-	m := mirrors[0]
 	o, err := options(m, c.logger(loaded.Log).With("mirror", m.Name))
 	if err != nil {
 		return err

@@ -171,6 +171,9 @@ func (s *mirrorStatus) judgeLogin(m config.Mirror, now time.Time) {
 func (c *command) printStatus(s mirrorStatus) {
 	words := map[int]string{statusOK: "in order", statusWarning: "look at it", statusCritical: "act"}
 	_, _ = fmt.Fprintf(c.stdout, "%s: %s (%d invoices, %d of them unread)\n", s.Name, words[s.Level], s.Invoices, s.Unread)
+	if s.Outdated > 0 {
+		_, _ = fmt.Fprintf(c.stdout, "  %d invoices are still as an older version of this program has read them; each cycle reads some of them again, reparse all at once\n", s.Outdated)
+	}
 	for _, stream := range s.Streams {
 		lag := "-"
 		if stream.LagSeconds >= 0 {

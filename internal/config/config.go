@@ -176,7 +176,7 @@ func Load(path string, checkLayout func(string) error) (*Config, error) {
 }
 
 // LoadWithoutSecrets is [Load] without looking at the secrets in files, for
-// commands that make them. It gives no warnings about where they are kept.
+// commands that make them and those that need none. It gives no warnings about where they are kept.
 func LoadWithoutSecrets(path string, checkLayout func(string) error) (*Config, error) {
 	config, problems, err := loadTables(path, checkLayout)
 	if err == nil && len(problems) > 0 {
