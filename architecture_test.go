@@ -16,7 +16,7 @@ import (
 // hundred of them again.
 var imports = map[string][]string{
 	"ksefmirror":                           {"internal/cli"},
-	"ksefmirror/internal/cli":              {"daemon", "db", "sync", "service", "internal/config", "internal/control", "internal/credential", "internal/filewatch", "internal/ksef", "internal/ksefsim", "internal/sheet", "internal/tree"},
+	"ksefmirror/internal/cli":              {"daemon", "db", "sync", "service", "internal/config", "internal/control", "internal/credential", "internal/delivery", "internal/filewatch", "internal/ksef", "internal/ksefsim", "internal/sheet", "internal/tree"},
 	"ksefmirror/daemon":                    {"sync", "internal/ksef"},
 	"ksefmirror/sync":                      {"internal/ksef", "db", "internal/tree", "parse"},
 	"ksefmirror/db":                        {"parse"},
@@ -27,6 +27,7 @@ var imports = map[string][]string{
 	"ksefmirror/internal/config":           {},
 	"ksefmirror/internal/control":          {},
 	"ksefmirror/internal/credential":       {},
+	"ksefmirror/internal/delivery":         {"db"},
 	"ksefmirror/internal/filewatch":        {},
 	"ksefmirror/internal/ksef":             {"internal/xades"},
 	"ksefmirror/internal/sheet":            {},

@@ -33,6 +33,9 @@ import (
 const asProgram = "KSEFMIRROR_TEST_AS_PROGRAM"
 
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == asHook {
+		hook(os.Args[2:])
+	}
 	if os.Getenv(asProgram) != "" {
 		main()
 	}

@@ -31,6 +31,11 @@ var ErrNotKept = errors.New("the daemon does not keep this mirror")
 type Mirror interface {
 	Cycle(ctx context.Context) (ksefsync.Report, error)
 	ReconcileDue(ctx context.Context, until time.Time) (ksefsync.Reconciliation, error)
+	AuditDue(ctx context.Context, until time.Time) error
+	BackUpDue(ctx context.Context) error
+	// Changed is signalled when Heal has something to do; nil: never.
+	Changed() <-chan struct{}
+	Heal(ctx context.Context, until time.Time) error
 	Close() error
 }
 

@@ -23,7 +23,13 @@ type mirror struct {
 	answer    func(n int) error
 	reconcile func(n int) (ksefsync.Reconciliation, error) // nil: nothing is due
 
+	audit   func(n int) error // nil: nothing is wrong
+	changed chan struct{}     // nil: nobody changes anything
+
 	mu     sync.Mutex
+	audits []time.Time // until, of each call of AuditDue
+	healed []time.Time // when
+	backUp int
 	began  []time.Time
 	until  []time.Time // of each call of ReconcileDue
 	opened int
@@ -45,6 +51,32 @@ func (m *mirror) ReconcileDue(_ context.Context, until time.Time) (ksefsync.Reco
 		return ksefsync.Reconciliation{}, nil
 	}
 	return m.reconcile(len(m.until) - 1)
+}
+
+func (m *mirror) AuditDue(_ context.Context, until time.Time) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.audits = append(m.audits, until)
+	if m.audit == nil {
+		return nil
+	}
+	return m.audit(len(m.audits) - 1)
+}
+
+func (m *mirror) BackUpDue(context.Context) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.backUp++
+	return errors.New("the disk for backups is full")
+}
+
+func (m *mirror) Changed() <-chan struct{} { return m.changed }
+
+func (m *mirror) Heal(context.Context, time.Time) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.healed = append(m.healed, time.Now())
+	return nil
 }
 
 func (m *mirror) Close() error {
@@ -280,6 +312,59 @@ func TestStopsAtOnce(t *testing.T) {
 		<-ended
 		if time.Since(began) != 0 || m.closed != 1 {
 			t.Errorf("it took %s, closed %d times", time.Since(began), m.closed)
+		}
+	})
+}
+
+// The files are looked after when KSeF is in trouble too, and a backup that fails
+// is nobody's trouble but its own.
+func TestCareWithoutKSeF(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &mirror{answer: func(int) error { return &ksef.Error{Op: "query metadata", HTTPStatus: 502} }}
+		began := time.Now()
+		log := keep(t, time.Hour, map[string]*mirror{"a": m})
+		if len(m.audits) < 5 || len(m.audits) != len(m.began) || m.backUp != len(m.began) {
+			t.Fatalf("%d cycles, %d audits, %d backups", len(m.began), len(m.audits), m.backUp)
+		}
+		if want := began.Add(15 * time.Minute); !m.audits[0].Equal(want) {
+			t.Errorf("the first audit had time until %s, want %s", m.audits[0], want)
+		}
+		if m.opened != 1 || !strings.Contains(log, "the backup failed") {
+			t.Errorf("opened %d times:\n%s", m.opened, log)
+		}
+	})
+}
+
+// A folder that is no longer there is the mirror's trouble also while KSeF has
+// nothing new, and over as soon as it is back.
+func TestAuditFindsTheFolderGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &mirror{answer: func(int) error { return nil }, audit: func(n int) error {
+			if n == 1 || n == 2 {
+				return errors.New("the folder is gone")
+			}
+			return nil
+		}}
+		log := keep(t, time.Hour, map[string]*mirror{"a": m})
+		if m.opened != 3 || strings.Count(log, "mirror is in trouble") != 1 || strings.Count(log, "mirror recovered") != 1 {
+			t.Errorf("opened %d times:\n%s", m.opened, log)
+		}
+	})
+}
+
+// What is changed in the folder is mended between two cycles, and delays none.
+func TestHealsBetweenCycles(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &mirror{answer: func(int) error { return nil }, changed: make(chan struct{}, 1)}
+		began := time.Now()
+		time.AfterFunc(4*time.Minute, func() { m.changed <- struct{}{} })
+		time.AfterFunc(20*time.Minute, func() { m.changed <- struct{}{} })
+		keep(t, time.Hour-time.Minute, map[string]*mirror{"a": m})
+		if len(m.healed) != 2 || m.healed[0].Sub(began) != 4*time.Minute || m.healed[1].Sub(began) != 20*time.Minute {
+			t.Errorf("mended at %v", m.healed)
+		}
+		if pause := m.began[1].Sub(began); len(m.began) != 4 || pause < 15*time.Minute || pause > 17*time.Minute {
+			t.Errorf("cycles at %v", m.began)
 		}
 	})
 }

@@ -70,6 +70,12 @@ func (b *busy) ReconcileDue(ctx context.Context, _ time.Time) (ksefsync.Reconcil
 
 func (b *busy) Close() error { b.note("close"); return nil }
 
+// Care of the files is daemon_test.go's business.
+func (*busy) AuditDue(context.Context, time.Time) error { return nil }
+func (*busy) BackUpDue(context.Context) error           { return nil }
+func (*busy) Changed() <-chan struct{}                  { return nil }
+func (*busy) Heal(context.Context, time.Time) error     { return nil }
+
 // untilTold is work that goes on until it is told to stop.
 func untilTold(ctx context.Context) error {
 	<-ctx.Done()
@@ -501,4 +507,8 @@ func (*counted) ReconcileDue(context.Context, time.Time) (ksefsync.Reconciliatio
 	return ksefsync.Reconciliation{}, nil
 }
 
-func (*counted) Close() error { return nil }
+func (*counted) AuditDue(context.Context, time.Time) error { return nil }
+func (*counted) BackUpDue(context.Context) error           { return nil }
+func (*counted) Changed() <-chan struct{}                  { return nil }
+func (*counted) Heal(context.Context, time.Time) error     { return nil }
+func (*counted) Close() error                              { return nil }

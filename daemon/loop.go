@@ -29,6 +29,9 @@ const (
 	// loop counts as stuck. Storing an invoice is one; downloading a package over a
 	// slow line gives none for long.
 	MaxSilence = 2 * time.Hour
+	// auditMost is how long the files are looked at at a stretch, whatever the
+	// interval: that gives no sign of life.
+	auditMost = 15 * time.Minute
 	// grace is by how much a loop may oversleep.
 	grace = 5 * time.Minute
 )
@@ -124,7 +127,7 @@ func (l *loop) left(m moment) time.Duration {
 }
 
 // wait waits until due, or for an order, or until ctx ends, whose error it returns
-// then.
+// then. It has the mirror mend meanwhile what is changed in its folder.
 func (l *loop) wait(ctx context.Context, due moment) (*order, error) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -134,12 +137,21 @@ func (l *loop) wait(ctx context.Context, due moment) (*order, error) {
 			return nil, nil
 		}
 		timer.Reset(min(left, recheck))
+		var changed <-chan struct{}
+		if l.mirror != nil {
+			changed = l.mirror.Changed()
+		}
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		case o := <-l.orders:
 			return &o, nil
 		case <-timer.C:
+		case <-changed:
+			if err := l.mirror.Heal(ctx, time.Now().Add(left)); err != nil && ctx.Err() == nil {
+				l.log.Warn("what was changed in the folder could not be looked at", "err", err)
+				l.close() // the next cycle looks at it afresh, and tells what it finds
+			}
 		}
 	}
 }
@@ -164,17 +176,24 @@ func (l *loop) scheduled(ctx context.Context, started time.Time) time.Duration {
 	return l.next(started, err)
 }
 
-// cycle opens the mirror if it is not open, runs one cycle, and reconciles what is
-// due in the time that is left of the interval. A mirror whose local state is in
-// doubt is closed, so that the next attempt looks at it afresh.
+// cycle opens the mirror if it is not open and runs one cycle. In the time that is
+// left of the interval it looks after what is here, and reconciles what is due. A
+// mirror whose local state is in doubt is closed, so that the next attempt looks at
+// it afresh.
 func (l *loop) cycle(ctx context.Context, started time.Time) error {
 	if err := l.open(ctx); err != nil {
 		return err
 	}
+	until := started.Add(l.Interval)
 	report, err := l.mirror.Cycle(ctx)
 	l.logReport(report)
+	if err == nil || !local(err) { // KSeF's trouble is no reason to neglect what is here
+		if careErr := l.care(ctx, until); careErr != nil {
+			err = careErr
+		}
+	}
 	if err == nil {
-		err = l.reconcile(ctx, started.Add(l.Interval))
+		err = l.reconcile(ctx, until)
 	}
 	l.doubt(ctx, err)
 	return err
@@ -211,6 +230,21 @@ func (l *loop) doubt(ctx context.Context, err error) {
 	if err != nil && ctx.Err() == nil && local(err) {
 		l.close()
 	}
+}
+
+// care audits the files of the mirror, until then, and backs it up when that is due.
+// A backup that fails is not the mirror's trouble: it is logged, and tried again.
+func (l *loop) care(ctx context.Context, until time.Time) error {
+	if most := time.Now().Add(auditMost); until.After(most) {
+		until = most
+	}
+	if err := l.mirror.AuditDue(ctx, until); err != nil {
+		return err
+	}
+	if err := l.mirror.BackUpDue(ctx); err != nil && ctx.Err() == nil {
+		l.log.Error("the backup failed, it will be tried again in an hour", "err", err)
+	}
+	return nil
 }
 
 // reconcile compares what is due, until then. KSeF's trouble with it is not the

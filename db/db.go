@@ -51,6 +51,10 @@ type Mirror struct {
 	ContextType  string // KSeF's ContextIdentifier type, such as nip
 	ContextValue string
 	ID           string // of the folder tree that belongs to the database
+	// TakesOver, when not zero, says that a database which Open creates takes the
+	// place of one that was lost: it takes over the invoices of the tree, and lets no
+	// request to KSeF go out before this moment.
+	TakesOver time.Time
 }
 
 // DB is an open database. Its methods may be called from several goroutines.
@@ -284,7 +288,7 @@ func (p *pool) prepare(ctx context.Context, texts []string) error {
 	return nil
 }
 
-// Mirror tells what the database mirrors.
+// Mirror tells what the database mirrors. TakesOver is zero.
 func (d *DB) Mirror() Mirror { return d.mirror }
 
 // Created tells whether this Open created the database.
@@ -438,9 +442,9 @@ func (d *DB) explain(operation string, err error) error {
 	case isCode(err, sqlite3.SQLITE_CANTOPEN):
 		remedy = ": give the service's user permission for the file and its folder, and check that the disk is mounted"
 	case isCode(err, sqlite3.SQLITE_NOTADB):
-		remedy = ": this is not an SQLite database; move it away, or correct the path"
+		remedy = ": this is not an SQLite database, or its beginning is damaged; correct the path, or stop the service and run ksefmirror restore or ksefmirror rebuild"
 	case isCode(err, sqlite3.SQLITE_CORRUPT):
-		remedy = ": the file is damaged; stop the service, move it away together with its -wal and -shm files, and restore a backup"
+		remedy = ": the file is damaged; stop the service and run ksefmirror restore with a backup, or ksefmirror rebuild"
 	case isCode(err, sqlite3.SQLITE_IOERR):
 		remedy = ": check the disk it is on"
 	case isCode(err, sqlite3.SQLITE_BUSY):

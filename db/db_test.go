@@ -578,7 +578,7 @@ func TestErrorsNameFileAndRemedy(t *testing.T) {
 		if err == nil {
 			t.Fatal("opened", d.Close())
 		}
-		if !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "restore a backup") {
+		if !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "ksefmirror restore") {
 			t.Errorf("error %v", err)
 		}
 	})

@@ -310,6 +310,7 @@ func (d *DB) insertChildren(ctx context.Context, tx *sql.Tx, id int64, r rows) e
 
 // StoredFile is an invoice as it must be in the folder tree.
 type StoredFile struct {
+	ID         int64 // ascending in the order in which they were stored
 	KSeFNumber string
 	Path       string
 	SHA256     [sha256.Size]byte
@@ -324,14 +325,17 @@ const selectFiles = `SELECT i.id, i.ksef_number, i.xml_path, d.sha256, d.size
 
 // Files gives every invoice in the order in which they were stored. After an
 // error it gives nothing more.
+func (d *DB) Files(ctx context.Context) iter.Seq2[StoredFile, error] { return d.FilesAfter(ctx, 0) }
+
+// FilesAfter is Files for the invoices with an ID above after.
 //
 // It reads in pages: the caller may take hours to look at the files, and a read
 // transaction of hours would keep the write-ahead log growing. An invoice that is
 // stored meanwhile is given as well.
-func (d *DB) Files(ctx context.Context) iter.Seq2[StoredFile, error] {
+func (d *DB) FilesAfter(ctx context.Context, after int64) iter.Seq2[StoredFile, error] {
 	return func(yield func(StoredFile, error) bool) {
-		for after := int64(0); ; {
-			page, last, err := d.files(ctx, after)
+		for {
+			page, err := d.files(ctx, after)
 			if err != nil {
 				yield(StoredFile{}, d.explain("list the invoices of", err))
 				return
@@ -344,29 +348,29 @@ func (d *DB) Files(ctx context.Context) iter.Seq2[StoredFile, error] {
 			if len(page) < filesPage {
 				return
 			}
-			after = last
+			after = page[len(page)-1].ID
 		}
 	}
 }
 
-func (d *DB) files(ctx context.Context, after int64) (page []StoredFile, last int64, err error) {
+func (d *DB) files(ctx context.Context, after int64) (page []StoredFile, err error) {
 	rows, err := d.read.statements[selectFiles].QueryContext(ctx, after, filesPage)
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	defer rows.Close()
 	for rows.Next() {
 		var file StoredFile
 		var sum []byte
-		if err := rows.Scan(&last, &file.KSeFNumber, &file.Path, &sum, &file.Size); err != nil {
-			return nil, 0, err
+		if err := rows.Scan(&file.ID, &file.KSeFNumber, &file.Path, &sum, &file.Size); err != nil {
+			return nil, err
 		}
 		if copy(file.SHA256[:], sum) != sha256.Size {
-			return nil, 0, fmt.Errorf("invoice %s has a SHA-256 of %d bytes", file.KSeFNumber, len(sum))
+			return nil, fmt.Errorf("invoice %s has a SHA-256 of %d bytes", file.KSeFNumber, len(sum))
 		}
 		page = append(page, file)
 	}
-	return page, last, rows.Err()
+	return page, rows.Err()
 }
 
 // Listed is a stored invoice as KSeF lists it.
@@ -537,6 +541,8 @@ func queries() []string {
 		selectMirror, selectDictionaryID, selectDictionary, selectDocument, selectKnown, selectFiles, selectEmpty, selectListed, selectCounts,
 		selectRoleCounts, selectOpenQuarantine, selectQuarantined, selectStreams, selectRequests, selectBlocks, selectLimits, selectExports, countAbandoned,
 		selectReconciliation, selectHeld, countHeld, selectDifferences, countNotListed, selectFirstRun, selectOutdated, countOutdated, selectLastID,
+		selectDeliveries, selectNewestID, selectFirstSince, selectNewInvoices, countNewInvoices,
+		selectAudit, selectNewestPaths, selectAdopts,
 	}
 }
 
@@ -555,5 +561,7 @@ func commands() []string {
 		deleteOldRequests, selectNewRequests, selectBlocks, insertRequest, updateRequest, upsertBlock, updateLimits, insertExport, updateReference, deleteExport, abandonExport, deleteOldAbandoned,
 		insertReconciliation, advanceReconciliation, countLate, finishReconciliation, deleteReconciliations, insertLate, setNotSeen, clearNotSeen,
 		selectReading, beginReading, undoReading, endReading, updateReading, keepReading, outdate,
+		insertDelivery, deleteDelivery, offerDelivery, failDelivery, acknowledge,
+		upsertAudit, updateAdopts, forgetReconciliations,
 	})
 }

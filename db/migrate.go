@@ -92,6 +92,13 @@ func (d *DB) migrate(ctx context.Context, version int, migrations []string, want
 					return err
 				}
 			}
+			// A crash after the first version and before this one leaves a database that
+			// takes over only what is where the layout of today has it.
+			if version+1 == len(migrations) && d.created && !want.TakesOver.IsZero() {
+				if _, err := tx.ExecContext(ctx, updateAdopts, 1); err != nil {
+					return err
+				}
+			}
 			_, err := tx.ExecContext(ctx, fmt.Sprintf("PRAGMA user_version = %d", version+1))
 			return err
 		})
@@ -110,6 +117,10 @@ func initialise(ctx context.Context, tx *sql.Tx, want Mirror) error {
 	}
 	_, err := tx.ExecContext(ctx, `INSERT INTO mirror(id, environment, context_type, context_value, tree_id) VALUES(1, ?, ?, ?, ?)`,
 		want.Environment, want.ContextType, want.ContextValue, want.ID)
+	if err != nil || want.TakesOver.IsZero() {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, upsertBlock, everyGroup, want.TakesOver.UnixMilli())
 	return err
 }
 
@@ -123,7 +134,7 @@ func (d *DB) backup(ctx context.Context, version int) error {
 	if err := os.Remove(partial); err != nil && !errors.Is(err, fs.ErrNotExist) { // of a crash in the middle
 		return fmt.Errorf("back up database %s before migrating: %w", d.path, err)
 	}
-	if _, err := d.write.ExecContext(ctx, "VACUUM INTO ?", partial); err != nil {
+	if err := copyInto(ctx, d.write.DB, partial); err != nil {
 		return d.explain("back up before migrating", err)
 	}
 	if err := os.Rename(partial, name); err != nil {

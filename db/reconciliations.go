@@ -31,6 +31,7 @@ const (
 	countLate             = `UPDATE reconciliations SET late = late + ? WHERE id = ?`
 	finishReconciliation  = `UPDATE reconciliations SET finished_at = ?, error = ? WHERE id = ?`
 	deleteReconciliations = `DELETE FROM reconciliations WHERE started_at < ?`
+	forgetReconciliations = `DELETE FROM reconciliations`
 	insertLate            = `INSERT INTO late_invoices(ksef_number, role, found_at) VALUES(?, ?, ?) ON CONFLICT DO NOTHING`
 	setNotSeen            = `UPDATE invoice_roles SET not_seen_since = ? WHERE not_seen_since IS NULL AND role = ?
 	AND invoice_id = (SELECT id FROM invoices WHERE ksef_number = ?)`

@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 
 	kardianos "github.com/kardianos/service"
@@ -44,6 +45,9 @@ type Setup struct {
 	// whatever else is in DataDir.
 	DataDir string
 	Mirrors []string
+	// BackupDir is the folder for backups; "" when there is none. The service's
+	// account must be able to write there.
+	BackupDir string
 	// Credentials are the names in cred: references. Each is a file of that name,
 	// or with .cred after it if systemd-creds has encrypted it, in the folder
 	// secrets beside Config.
@@ -53,7 +57,11 @@ type Setup struct {
 }
 
 func (s Setup) validate() error {
-	for _, path := range append([]string{s.Program, s.Config, s.DataDir}, append(s.Mirrors, s.SecretFiles...)...) {
+	paths := slices.Concat([]string{s.Program, s.Config, s.DataDir}, s.Mirrors, s.SecretFiles)
+	if s.BackupDir != "" {
+		paths = append(paths, s.BackupDir)
+	}
+	for _, path := range paths {
 		if !filepath.IsAbs(path) {
 			return fmt.Errorf("install the service: %q is not an absolute path", path)
 		}

@@ -33,7 +33,7 @@ type credential struct {
 
 // unit gives the text of the systemd unit.
 func unit(program string, s Setup, credentials []credential) (string, error) {
-	for _, path := range []string{program, s.Config, s.DataDir} {
+	for _, path := range []string{program, s.Config, s.DataDir, s.BackupDir} {
 		if err := checkUnitPath(path); err != nil {
 			return "", err
 		}
@@ -59,10 +59,18 @@ func unit(program string, s Setup, credentials []credential) (string, error) {
 	default:
 		values.ReadWrite = word(s.DataDir, false)
 	}
+	// A folder for backups need not be there for the service to start: the minus.
+	switch folder := "-" + s.BackupDir; {
+	case s.BackupDir == "" || within(s.BackupDir, []string{s.DataDir}):
+	case within(s.BackupDir, hidden):
+		values.Bind = strings.TrimSpace(values.Bind + " " + word(folder, false))
+	default:
+		values.ReadWrite = strings.TrimSpace(values.ReadWrite + " " + word(folder, false))
+	}
 	if within(s.Config, hidden) {
 		values.BindReadOnly = word(filepath.Dir(s.Config), false)
 	}
-	if within(s.DataDir, homes) || within(s.Config, homes) {
+	if within(s.DataDir, homes) || within(s.Config, homes) || within(s.BackupDir, homes) {
 		values.Home = "tmpfs" // empty, not locked
 	}
 	for _, c := range credentials {

@@ -28,12 +28,12 @@ var units = map[string]struct {
 	},
 	"volume": {
 		"/opt/ksef mirror/ksefmirror",
-		Setup{Config: "/etc/ksefmirror/100% $HOME.toml", DataDir: "/srv/Księgowość 2026;x/50%"},
+		Setup{Config: "/etc/ksefmirror/100% $HOME.toml", DataDir: "/srv/Księgowość 2026;x/50%", BackupDir: "/mnt/the other disk/ksef"},
 		[]credential{{"acme.token", "/etc/100% sure/acme.token", false}},
 	},
 	"home": {
 		"/usr/bin/ksefmirror",
-		Setup{Config: "/home/anna/ksef/config.toml", DataDir: "/home/anna/ksef/data"},
+		Setup{Config: "/home/anna/ksef/config.toml", DataDir: "/home/anna/ksef/data", BackupDir: "/home/anna/backups"},
 		nil,
 	},
 	"temporary": {

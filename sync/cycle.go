@@ -113,7 +113,10 @@ func (m *Mirror) fetch(ctx context.Context) (Report, error) {
 			}
 		}
 	}
-	return report, report.Err()
+	if err := report.Err(); err != nil {
+		return report, err
+	}
+	return report, m.endAdoption(ctx, report)
 }
 
 // refreshLimits learns the limits in force at the first cycle and daily: they
@@ -337,7 +340,7 @@ func (s *stream) window(ctx context.Context, from, to ksef.Timestamp) (next ksef
 		if err != nil {
 			return "", false, err
 		}
-		is.unknown = len(page.Invoices) - len(known)
+		is.unknown = s.absent(page.Invoices, known)
 		way, why = plan(is)
 	}
 	s.report.Reason = fmt.Sprintf("%s: %s", way, why)
@@ -348,7 +351,7 @@ func (s *stream) window(ctx context.Context, from, to ksef.Timestamp) (next ksef
 	case singly:
 		return next, more, s.store(ctx, page.Invoices, next)
 	}
-	next, s.continued, err = s.export(ctx, from, to)
+	next, s.continued, err = s.bulk(ctx, from, to)
 	if s.doesWithoutExports(err) {
 		return s.window(ctx, from, to)
 	}

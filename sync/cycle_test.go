@@ -3,6 +3,7 @@ package sync_test
 import (
 	"bytes"
 	"errors"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -589,10 +590,17 @@ func TestDatabaseLost(t *testing.T) {
 	if err := os.RemoveAll(filepath.Join(w.dir, "database")); err != nil {
 		t.Fatal(err)
 	}
-	before := w.sim.Stats().ByGroup[ksef.GroupDownload]
+	before := w.sim.Stats()
+	if _, err := w.cycle(); asBudget(err) == nil {
+		t.Errorf("requests went out although those of the last hour are forgotten: %v", err)
+	}
+	if after := w.sim.Stats(); !maps.Equal(after.ByGroup, before.ByGroup) {
+		t.Errorf("requests went out: %v, then %v", before.ByGroup, after.ByGroup)
+	}
+	w.clock.advance(time.Hour)
 	w.mustCycle()
 	w.complete()
-	if again := w.sim.Stats().ByGroup[ksef.GroupDownload] - before; again != 0 {
+	if again := w.sim.Stats().ByGroup[ksef.GroupDownload] - before.ByGroup[ksef.GroupDownload]; again != 0 {
 		t.Errorf("%d invoices were downloaded again", again)
 	}
 }

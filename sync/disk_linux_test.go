@@ -1,6 +1,7 @@
 package sync_test
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 
 	"ksefmirror/internal/ksef"
 	"ksefmirror/internal/ksefsim"
+	ksefsync "ksefmirror/sync"
 )
 
 // mount puts a small file system of its own under the mirror's folder.
@@ -70,6 +72,62 @@ func TestScenario40FullDisk(t *testing.T) {
 		}
 		w.mustCycle()
 		w.complete()
+	}
+}
+
+// Files go while the disk is full: there is no room to restore them, which is said.
+// The first look after there is space again restores them, in the same process.
+func TestHealsOnceTheDiskHasSpace(t *testing.T) {
+	w := newWorld(t, ksefsim.Options{})
+	mount(t, w)
+	w.add(w.generate(20, time.Hour, 55)...)
+	w.mustCycle()
+	m := w.open()
+	later := w.clock.Now().Add(time.Hour)
+	if err := m.AuditDue(t.Context(), later); err != nil {
+		t.Fatal(err)
+	}
+	invoices := filepath.Join(w.dir, "invoices")
+	names := files(t, invoices)
+	for _, name := range names[:3] {
+		if err := os.Remove(filepath.Join(invoices, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	filler := filepath.Join(w.dir, "filler")
+	fill(t, filler)
+	w.nextDay()
+	err := m.AuditDue(t.Context(), w.clock.Now().Add(time.Hour))
+	if !strings.Contains(w.log.String(), "cannot be restored now") && err == nil {
+		t.Errorf("nothing was said:\n%s", w.log)
+	}
+	if left := files(t, invoices); len(left) != 17 {
+		t.Errorf("%d files on a full disk", len(left))
+	}
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(m.AuditDue(t.Context(), w.clock.Now().Add(time.Hour)), m.Close()); err != nil {
+		t.Error(err)
+	}
+	w.check()
+}
+
+// A backup does not fill the disk: it is refused before it begins.
+func TestBackupLeavesSpace(t *testing.T) {
+	w := newWorld(t, ksefsim.Options{})
+	mount(t, w) // 16 MiB, and a backup leaves 64
+	w.add(w.generate(3, time.Hour, 56)...)
+	w.mustCycle()
+	w.options.BackUpTo = filepath.Join(w.dir, "backups")
+	if err := os.Mkdir(w.options.BackUpTo, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ksefsync.BackUp(t.Context(), w.options); err == nil || !strings.Contains(err.Error(), "free some space") {
+		t.Errorf("%v", err)
+	}
+	if left := files(t, w.options.BackUpTo); len(left) > 0 {
+		t.Errorf("left %v", left)
 	}
 }
 

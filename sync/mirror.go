@@ -62,13 +62,29 @@ type Options struct {
 	// Turn, with room for one, is shared by mirrors of a process that store packages
 	// one after another. nil: this one does not wait for others.
 	Turn chan struct{}
+	// Receivers are told of new invoices, by others: see [db.DB.SetReceivers]. nil
+	// leaves those that the database knows.
+	Receivers []string
 	// Remote makes the client whose requests are counted in the given log. nil
 	// serves commands that ask nothing of KSeF, such as verify.
 	Remote   func(ksef.RequestLog) Remote
-	Progress func(Progress)                             // nil, or called as invoices are listed and stored
-	Log      *slog.Logger                               // nil discards
-	Now      func() time.Time                           // nil: time.Now
-	Sleep    func(context.Context, time.Duration) error // nil: real
+	Progress func(Progress) // nil, or called as invoices are listed and stored
+	// Existing refuses to make a new mirror where there is none: one that was open
+	// before has not vanished for good.
+	Existing bool
+	// NewTree makes the invoices folder anew when its marker is gone. Only a person can
+	// know that it is lost rather than not mounted.
+	NewTree bool
+	// BackUpTo is the folder for the nightly backups, and BackUpKeep how many of this
+	// mirror are kept there; "": there are none.
+	BackUpTo   string
+	BackUpKeep int
+	// Watcher tells of changes in the invoices folder before an audit finds them; nil:
+	// nothing does.
+	Watcher *tree.Watcher
+	Log     *slog.Logger                               // nil discards
+	Now     func() time.Time                           // nil: time.Now
+	Sleep   func(context.Context, time.Duration) error // nil: real
 }
 
 // Progress says how far a cycle is. Pending counts invoices that were listed by
@@ -101,6 +117,17 @@ type Mirror struct {
 	awaited    map[string]db.Export  // by role: the export that a scheduled reconciliation waits for
 	rereadFrom db.OutdatedPlace      // up to where invoices that an older version read were read again
 	reread     bool                  // there are no more of them
+
+	adoptable map[string][]string // by KSeF number: files of the tree that no row names, while the database takes over the tree
+	backedUp  time.Time           // when a backup was last tried
+
+	watch       *tree.Watch              // nil without a watcher
+	watchedTo   int64                    // the newest invoice whose folder is watched; 0: to be looked at again
+	vanished    bool                     // a folder has gone: an audit is due now,
+	hurry       bool                     // and is not spread over the day
+	unrestored  map[string]db.StoredFile // by KSeF number: files that could not be restored yet
+	healed      map[string]int           // by KSeF number: how often since the audit began, as the watcher told
+	saidTooMany int64                    // the audit that said that it restores no more
 }
 
 // Open locks and opens the mirror in o.Dir, and creates it where there is none.
@@ -142,10 +169,24 @@ func newMirror(o Options) (*Mirror, error) {
 	return &Mirror{
 		Options: o, warsaw: warsaw,
 		noExports: map[string]time.Time{}, partitions: map[string]*partition{}, awaited: map[string]db.Export{},
+		unrestored: map[string]db.StoredFile{}, healed: map[string]int{},
 	}, nil
 }
 
 func (m *Mirror) open(ctx context.Context) error {
+	if err := m.lockFolder(); err != nil {
+		return err
+	}
+	return m.openLocked(ctx)
+}
+
+// lockFolder makes the mirror this process's own.
+func (m *Mirror) lockFolder() error {
+	if m.Existing {
+		if err := m.exists(); err != nil {
+			return err
+		}
+	}
 	if err := os.MkdirAll(m.Dir, 0o750); err != nil {
 		return fmt.Errorf("folder of the mirror: %w", err)
 	}
@@ -158,7 +199,24 @@ func (m *Mirror) open(ctx context.Context) error {
 	if !locked {
 		return fmt.Errorf("%s: %w", m.Dir, ErrLocked)
 	}
+	return nil
+}
 
+// exists reports an error when neither the database nor the marker of the invoices
+// folder is there.
+func (m *Mirror) exists() error {
+	id, err := tree.ID(m.InvoicesDir())
+	if err != nil || id != "" {
+		return err
+	}
+	if _, err := os.Stat(DatabasePath(m.Dir)); err != nil {
+		return fmt.Errorf("the mirror that was in %s has gone; mount its volume or move it back: %w", m.Dir, err)
+	}
+	return nil
+}
+
+// openLocked opens the mirror, whose lock is held.
+func (m *Mirror) openLocked(ctx context.Context) error {
 	// The folder and the database carry one identifier, so that a folder on a
 	// volume that is not mounted, or the folder of another mirror, is noticed. A
 	// new database adopts the identifier of a folder that is there already: after
@@ -167,14 +225,27 @@ func (m *Mirror) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	want := m.mirrored(id)
 	if id == "" {
-		id = uuid.NewString()
+		want.ID = uuid.NewString()
+	} else {
+		want.TakesOver = m.Now().Add(holdOff)
 	}
-	m.db, err = db.Open(ctx, DatabasePath(m.Dir), m.mirrored(id), m.Log)
+	m.db, err = db.Open(ctx, DatabasePath(m.Dir), want, m.Log)
 	if err != nil {
 		return err
 	}
 	id = m.db.Mirror().ID
+	if m.db.Created() && !want.TakesOver.IsZero() {
+		m.Log.Warn("the database was lost; a new one takes over the files in the folder. KSeF is asked from then on, as the lost one knew how many requests it counts", "from", want.TakesOver)
+	}
+	// Before anything is stored, so that a receiver that is new misses nothing from
+	// here on.
+	if m.Receivers != nil {
+		if err := m.db.SetReceivers(ctx, m.Receivers); err != nil {
+			return err
+		}
+	}
 
 	// A crash between creating the database and the folder leaves a database that
 	// holds nothing, so a missing marker means "not mounted" only once something
@@ -183,13 +254,22 @@ func (m *Mirror) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if empty {
+	if empty || m.NewTree {
 		if err := tree.Create(m.InvoicesDir(), id); err != nil {
 			return err
 		}
 	}
 	if m.invoices, err = tree.Open(m.InvoicesDir(), id); err != nil {
 		return err
+	}
+	if err := m.findAdoptable(ctx); err != nil {
+		return err
+	}
+	if m.Watcher != nil {
+		m.watch = m.Watcher.Tree(m.invoices)
+		if err := m.watchFolders(ctx); err != nil {
+			return err
+		}
 	}
 	if err := tree.Create(m.QuarantineDir(), id); err != nil {
 		return err
@@ -215,6 +295,11 @@ func (m *Mirror) open(ctx context.Context) error {
 	return nil
 }
 
+// holdOff is for how long no request goes out after a database took the place of
+// another: the longest window in which KSeF counts them (limity-api.md). The
+// requests of the last hour are recorded in the other one.
+const holdOff = time.Hour
+
 // mirrored is what the database has to mirror.
 func (m *Mirror) mirrored(id string) db.Mirror {
 	return db.Mirror{Environment: m.Environment, ContextType: m.Context.Type, ContextValue: m.Context.Value, ID: id}
@@ -223,8 +308,14 @@ func (m *Mirror) mirrored(id string) db.Mirror {
 // DatabasePath is where the database of the mirror in dir is.
 func DatabasePath(dir string) string { return filepath.Join(dir, "database", "invoices.db") }
 
+// Database is the mirror's database. It is closed with the mirror.
+func (m *Mirror) Database() *db.DB { return m.db }
+
+// InvoicesDir is where the folder tree of the mirror in dir is.
+func InvoicesDir(dir string) string { return filepath.Join(dir, "invoices") }
+
 // InvoicesDir is the folder tree that people browse.
-func (m *Mirror) InvoicesDir() string { return filepath.Join(m.Dir, "invoices") }
+func (m *Mirror) InvoicesDir() string { return InvoicesDir(m.Dir) }
 
 // QuarantineDir holds what arrived but failed its checks.
 func (m *Mirror) QuarantineDir() string { return filepath.Join(m.Dir, "quarantine") }
@@ -236,6 +327,9 @@ func (m *Mirror) packagesDir() string { return filepath.Join(m.Dir, "packages") 
 // called: a process that dies leaves what the last commit left.
 func (m *Mirror) Close() error {
 	var errs []error
+	if m.watch != nil {
+		m.watch.Close()
+	}
 	if m.quarantine != nil {
 		errs = append(errs, m.quarantine.Close())
 	}

@@ -25,6 +25,8 @@ type Status struct {
 	Streams  []StreamStatus `json:"streams"`
 	Waiting  []Waiting      `json:"waiting"` // listed by KSeF, not mirrored yet
 	Budget   []GroupBudget  `json:"budget"`
+	// Receivers are told of new invoices.
+	Receivers []ReceiverStatus `json:"receivers"`
 }
 
 // StreamStatus is where one role stands. Instants that are not known are "".
@@ -138,6 +140,9 @@ func ReadStatus(ctx context.Context, dir string, roles []string, now time.Time) 
 	}
 	for _, q := range quarantined {
 		status.Waiting = append(status.Waiting, Waiting{q.KSeFNumber, q.Role, q.Reason})
+	}
+	if status.Receivers, err = readReceivers(ctx, d); err != nil {
+		return Status{}, err
 	}
 	status.Budget, err = budget(ctx, d, now)
 	return status, err

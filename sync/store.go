@@ -18,8 +18,8 @@ import (
 	"ksefmirror/parse"
 )
 
-// commitEvery is how many invoices at most share one commit: what a crash costs
-// in repeated work. Downloads dominate here, so larger gains nothing.
+// commitEvery is how many downloads at most share one commit: what a crash costs
+// in repeated requests. They dominate here, so larger gains nothing.
 const commitEvery = 20
 
 // known gives those of the rows that are stored, by KSeF number.
@@ -44,6 +44,7 @@ func (s *stream) store(ctx context.Context, rows []ksef.Metadata, next ksef.Time
 	s.showProgress(0)
 
 	batch := newBatch(s)
+	downloads := 0             // since the last commit
 	var suspect *ksef.Metadata // a row that KSeF failed to serve
 	var suspectErr error
 	for i := range rows {
@@ -66,7 +67,11 @@ func (s *stream) store(ctx context.Context, rows []ksef.Metadata, next ksef.Time
 			}
 			suspect = nil
 		}
-		if suspect == nil && batch.size() >= commitEvery {
+		if fetched {
+			downloads++
+		}
+		if suspect == nil && (downloads >= commitEvery || batch.size() >= packageCommitCount || batch.bytes >= packageCommitBytes) {
+			downloads = 0
 			if next != "" {
 				batch.reached = row.Stored // rows of the same date may follow: the next query starts with them
 			}
@@ -110,11 +115,8 @@ func (s *stream) take(ctx context.Context, batch *batch, row *ksef.Metadata, kno
 	if isKnown {
 		return true, s.conflict(ctx, batch, row, number, stored)
 	}
-	path := s.path(row, number)
-	// The folder has it when a crash came between writing the file and committing
-	// its row, or when the database was lost. Whatever else is there, Put will tell.
-	xml, err := s.invoices.Read(path)
-	if err != nil || hashOf(xml) != row.InvoiceHash {
+	path, xml := s.inFolder(row, number)
+	if xml == nil {
 		var reason string
 		xml, reason, err = s.download(ctx, number, row.InvoiceHash)
 		if err != nil {
@@ -297,6 +299,7 @@ type batch struct {
 	*stream
 	files   []tree.File
 	rows    db.Batch
+	bytes   int            // of the files
 	reached ksef.Timestamp // the position after this commit; "" leaves it
 }
 
@@ -306,6 +309,7 @@ func (b *batch) size() int { return len(b.rows.Invoices) + len(b.rows.Quarantine
 
 func (b *batch) add(invoice db.Invoice) {
 	b.files = append(b.files, tree.File{Path: invoice.Path, Content: invoice.XML})
+	b.bytes += len(invoice.XML)
 	b.rows.Invoices = append(b.rows.Invoices, invoice)
 	b.release(invoice.KSeFNumber, invoice.Hash)
 }

@@ -30,7 +30,9 @@ func (c *command) borrow(ctx context.Context, loaded *config.Config, m config.Mi
 		return borrowed{
 			lend: func(ctx context.Context, work func(context.Context, *ksefsync.Mirror) error) error {
 				return c.keeper.daemon.Do(ctx, m.Name, cycle, func(ctx context.Context, kept daemon.Mirror) error {
-					mirror := kept.(reminded).Mirror
+					telling := kept.(telling)
+					defer telling.sender.Wake() // something may have been stored
+					mirror := telling.Mirror.(reminded).Mirror
 					moved := mirror.Progress
 					mirror.Progress = func(p ksefsync.Progress) { moved(p); progress(p) }
 					defer func() { mirror.Progress = moved }()
@@ -40,7 +42,7 @@ func (c *command) borrow(ctx context.Context, loaded *config.Config, m config.Mi
 			giveBack: func() error { return nil },
 		}, nil
 	}
-	mirror, err := open(ctx, m, c.logger(loaded.Log), progress, nil)
+	mirror, err := open(ctx, m, c.logger(loaded.Log), progress)
 	if err != nil {
 		return borrowed{}, err
 	}

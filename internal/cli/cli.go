@@ -62,7 +62,7 @@ type command struct {
 func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	c := &command{stdin: stdin, stdout: stdout, stderr: stderr}
 	root := c.root()
-	root.AddCommand(c.demo(), c.simulate(), c.sync(), c.run(), c.reload(), c.status(), c.invoices(), c.show(), c.register(), c.verify(), c.reparse(), c.reconcile(), c.remote(), c.auth(), c.config(), c.service(), c.version())
+	root.AddCommand(c.demo(), c.simulate(), c.sync(), c.run(), c.reload(), c.status(), c.invoices(), c.show(), c.register(), c.verify(), c.reparse(), c.reconcile(), c.backup(), c.restore(), c.rebuild(), c.remote(), c.auth(), c.config(), c.service(), c.version())
 	return c.execute(ctx, root, args)
 }
 
@@ -219,9 +219,17 @@ func options(m config.Mirror, log *slog.Logger) (ksefsync.Options, error) {
 	if err != nil {
 		return ksefsync.Options{}, err
 	}
+	told, err := receivers(m, log)
+	if err != nil {
+		return ksefsync.Options{}, err
+	}
+	names := make([]string, len(told)) // not nil, which would leave those of before
+	for i, receiver := range told {
+		names[i] = receiver.Name()
+	}
 	return ksefsync.Options{
 		Dir: m.Dir, Environment: m.Environment, Context: ksefContext(m.Context),
-		Roles: m.Roles, NightRoles: m.NightRoles, Since: m.Since, Layout: layout, Log: log,
+		Roles: m.Roles, NightRoles: m.NightRoles, Since: m.Since, Layout: layout, Receivers: names, Log: log,
 		Remote: func(requests ksef.RequestLog) ksefsync.Remote {
 			client := newClient(m, requests, log)
 			logInWith(client, m, log)
@@ -239,14 +247,16 @@ func newClient(m config.Mirror, requests ksef.RequestLog, log *slog.Logger) *kse
 	return &ksef.Client{
 		BaseURL: address, Context: ksefContext(m.Context),
 		Limiter:   ksef.NewLimiter(requests, ksef.DefaultLimits()),
-		UserAgent: "ksefmirror/" + buildVersion(),
+		UserAgent: userAgent(),
 		Log:       log,
 	}
 }
 
-// open opens one mirror for work. turn is shared with the other mirrors of this
-// process that are open at the same time; nil if there are none.
-func open(ctx context.Context, m config.Mirror, log *slog.Logger, progress func(ksefsync.Progress), turn chan struct{}) (*ksefsync.Mirror, error) {
+// userAgent names the program to others.
+func userAgent() string { return "ksefmirror/" + buildVersion() }
+
+// open opens one mirror for work.
+func open(ctx context.Context, m config.Mirror, log *slog.Logger, progress func(ksefsync.Progress)) (*ksefsync.Mirror, error) {
 	if err := refuseForeignFolder(m.Dir); err != nil {
 		return nil, err
 	}
@@ -254,7 +264,7 @@ func open(ctx context.Context, m config.Mirror, log *slog.Logger, progress func(
 	if err != nil {
 		return nil, err
 	}
-	o.Progress, o.Turn = progress, turn
+	o.Progress = progress
 	return ksefsync.Open(ctx, o)
 }
 

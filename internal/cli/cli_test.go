@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -96,5 +98,43 @@ func TestJudge(t *testing.T) {
 		if got.Level != test.level || !strings.Contains(strings.Join(got.Problems, "\n"), test.says) {
 			t.Errorf("%s: level %d, %q", name, got.Level, got.Problems)
 		}
+	}
+}
+
+// Backups that have stopped are said: nobody looks at them until one is needed.
+func TestJudgeBackup(t *testing.T) {
+	now := time.Date(2026, 11, 22, 9, 0, 0, 0, time.UTC)
+	m := config.Mirror{Name: "acme", Dir: filepath.Join(t.TempDir(), "acme")}
+	if err := tree.Create(filepath.Join(m.Dir, "invoices"), "0123abcd-0000"); err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		made, missing string
+		want          string
+	}{
+		"none":             {want: "there is no backup"},
+		"of this night":    {made: "acme-0123abcd-2026-11-22T020304Z.db"},
+		"too old":          {made: "acme-0123abcd-2026-11-20T085959Z.db", want: "the last backup is of 2026-11-20T08:59:59Z"},
+		"of another":       {made: "acme-99999999-2026-11-22T020304Z.db", want: "there is no backup"},
+		"folder not there": {missing: "x", want: "not mounted"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			folder := t.TempDir()
+			if test.made != "" {
+				if err := os.WriteFile(filepath.Join(folder, test.made), nil, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var s mirrorStatus
+			s.judgeBackup(m, filepath.Join(folder, test.missing), now)
+			if got := strings.Join(s.Problems, "; "); (test.want == "") != (got == "") || !strings.Contains(got, test.want) || (s.Level == statusWarning) != (test.want != "") {
+				t.Errorf("level %d: %s", s.Level, got)
+			}
+			s = mirrorStatus{}
+			s.judgeBackup(m, "", now)
+			if s.Level != statusOK {
+				t.Errorf("without a folder for backups: %v", s.Problems)
+			}
+		})
 	}
 }

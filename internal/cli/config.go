@@ -32,7 +32,7 @@ func (c *command) configCheck() *cobra.Command {
 		Short: "Report every mistake in the configuration, and what it logs in with",
 		Long: `Reports every mistake in the configuration at once. Of a certificate it shows whom
 it is for, until when it is valid and whom KSeF takes it for, and it checks that
-the private key is its own. It asks KSeF nothing. What only the service can see,
+the private key is its own. It asks KSeF nothing, and no receiver of new invoices. What only the service can see,
 such as its systemd credentials, is checked when it logs in.`,
 		Args: noArguments,
 		RunE: func(*cobra.Command, []string) error {
@@ -46,16 +46,17 @@ such as its systemd credentials, is checked when it logs in.`,
 			var problems config.Problems
 			for _, m := range loaded.Mirrors {
 				c.say("%s: %s, %s, every %s, into %s", m.Name, m.Environment, strings.Join(m.Roles, " "), m.Interval, m.Dir)
-				err := c.printLogin(m, time.Now())
-				var wrong config.Problems
-				switch {
-				case errors.As(err, &wrong):
-					for _, problem := range wrong {
-						problem.File = loaded.File
-						problems = append(problems, problem)
+				for _, err := range []error{c.printLogin(m, time.Now()), c.printReceivers(m)} {
+					var wrong config.Problems
+					switch {
+					case errors.As(err, &wrong):
+						for _, problem := range wrong {
+							problem.File = loaded.File
+							problems = append(problems, problem)
+						}
+					case err != nil:
+						return usageError(err)
 					}
-				case err != nil:
-					return usageError(err)
 				}
 			}
 			if len(problems) > 0 {

@@ -94,7 +94,7 @@ func (c *command) runDemo(ctx context.Context, dir string, keep bool) error {
 	log := c.logger(config.Log{Level: loaded.Log.Level + 4, Format: "text"}) // warnings: the demo tells the rest itself
 	keeping := &daemon.Daemon{Log: log}
 	keeping.Keep(work, []daemon.Job{{Name: mirror.Name, Interval: time.Second / 2, Open: func(ctx context.Context) (daemon.Mirror, error) {
-		opened, err := open(ctx, mirror, log, bar.show, nil)
+		opened, err := open(ctx, mirror, log, bar.show)
 		if err != nil {
 			return nil, err
 		}

@@ -19,20 +19,26 @@ import (
 	"ksefmirror/internal/config"
 	"ksefmirror/internal/control"
 	"ksefmirror/internal/filewatch"
+	"ksefmirror/internal/tree"
 	"ksefmirror/service"
 	ksefsync "ksefmirror/sync"
 )
 
+// watchQuiet is how long after a change in a folder it is looked at: whoever saves a
+// file has finished by then.
+const watchQuiet = 5 * time.Second
+
 // keeper is the program as a daemon: the configuration in force, and the mirrors
 // that it says to keep.
 type keeper struct {
-	path   string // of the configuration
-	log    *slog.Logger
-	level  *slog.LevelVar // of log
-	daemon daemon.Daemon
-	pulse  service.Pulse
-	turn   chan struct{}   // of the mirrors, to store a package
-	ctx    context.Context // of the daemon, for the mirrors: one that a command brings in outlives the command
+	path    string // of the configuration
+	log     *slog.Logger
+	level   *slog.LevelVar // of log
+	daemon  daemon.Daemon
+	pulse   service.Pulse
+	watcher *tree.Watcher   // of the folders of the mirrors; nil: they are not watched
+	turn    chan struct{}   // of the mirrors, to store a package
+	ctx     context.Context // of the daemon, for the mirrors: one that a command brings in outlives the command
 
 	mu      sync.Mutex
 	loaded  *config.Config // in force
@@ -61,7 +67,13 @@ func (c *command) keep(ctx context.Context, ready func(*slog.Logger, service.Hea
 		log.Warn("commands cannot speak to this daemon: sync and reconcile will find the mirrors locked", "err", err)
 	}
 	log.Info("ksefmirror started", "version", buildVersion(), "mirrors", len(loaded.Mirrors))
-	k := &keeper{path: path, log: log, level: level, daemon: daemon.Daemon{Log: log}, turn: make(chan struct{}, 1), ctx: ctx, loaded: loaded, seen: seen}
+	watcher, err := tree.NewWatcher(watchQuiet, log)
+	if err != nil {
+		log.Warn("folders cannot be watched; what is changed in them is found within a day", "err", err)
+	} else {
+		defer func() { _ = watcher.Close() }() // nothing is lost with it
+	}
+	k := &keeper{path: path, log: log, level: level, daemon: daemon.Daemon{Log: log}, watcher: watcher, turn: make(chan struct{}, 1), ctx: ctx, loaded: loaded, seen: seen}
 	k.warn(nil)
 	k.daemon.Keep(ctx, k.jobs())
 
@@ -193,7 +205,11 @@ func (k *keeper) jobs() []daemon.Job {
 			quiet = func(t time.Time) bool { return m.QuietHours.Contain(t.Local()) }
 		}
 		jobs = append(jobs, daemon.Job{
-			Name: m.Name, Interval: m.Interval, Quiet: quiet, Settings: m, Open: k.opener(m),
+			Name: m.Name, Interval: m.Interval, Quiet: quiet, Open: k.opener(k.loaded.Backup, m),
+			Settings: struct {
+				config.Mirror
+				config.Backup
+			}{m, k.loaded.Backup},
 			Beat:  func(due time.Time, failures int) { k.pulse.Beat(m.Name, due, failures) },
 			Ended: func() { k.pulse.Forget(m.Name) },
 		})
@@ -201,14 +217,29 @@ func (k *keeper) jobs() []daemon.Job {
 	return jobs
 }
 
-func (k *keeper) opener(m config.Mirror) func(context.Context) (daemon.Mirror, error) {
+func (k *keeper) opener(backup config.Backup, m config.Mirror) func(context.Context) (daemon.Mirror, error) {
+	existing := false
 	remind := reminder(m, k.log.With("mirror", m.Name)) // also when the mirror is opened anew, each notice once
 	return func(ctx context.Context) (daemon.Mirror, error) {
-		mirror, err := open(ctx, m, k.log, func(ksefsync.Progress) { k.pulse.Moved(m.Name, time.Now().Add(daemon.MaxSilence)) }, k.turn)
+		if err := refuseForeignFolder(m.Dir); err != nil {
+			return nil, err
+		}
+		o, err := options(m, k.log.With("mirror", m.Name))
+		if err != nil {
+			return nil, err
+		}
+		o.Progress = func(ksefsync.Progress) { k.pulse.Moved(m.Name, time.Now().Add(daemon.MaxSilence)) }
+		o.Turn, o.Watcher, o.BackUpTo, o.BackUpKeep, o.Existing = k.turn, k.watcher, backup.Dir, backup.Keep, existing
+		mirror, err := ksefsync.Open(ctx, o)
 		if err != nil {
 			return nil, err // not mirror: a nil *Mirror in the interface would not be nil
 		}
-		return reminded{mirror, remind}, nil
+		existing = true
+		sender, err := newSender(m, mirror, k.log.With("mirror", m.Name))
+		if err != nil {
+			return nil, errors.Join(err, mirror.Close())
+		}
+		return tell(ctx, reminded{mirror, remind}, sender), nil
 	}
 }
 

@@ -89,17 +89,17 @@ func (c *command) plan() (service.Plan, error) {
 	if s.Program, err = filepath.EvalSymlinks(program); err != nil {
 		return service.Plan{}, err
 	}
-	s.DataDir = loaded.DataDir
+	s.DataDir, s.BackupDir = loaded.DataDir, loaded.Backup.Dir
 	s.Mirrors = append(s.Mirrors, control.Folder(loaded.DataDir)) // it is the service's too
 	for _, m := range loaded.Mirrors {
 		s.Mirrors = append(s.Mirrors, m.Dir)
-		for _, reference := range m.Auth.References() {
-			switch reference.Scheme {
-			case "cred":
-				s.Credentials = append(s.Credentials, reference.Name)
-			case "file", "dpapi":
-				s.SecretFiles = append(s.SecretFiles, reference.Name)
-			}
+	}
+	for _, reference := range loaded.References() {
+		switch reference.Scheme {
+		case "cred":
+			s.Credentials = append(s.Credentials, reference.Name)
+		case "file", "dpapi":
+			s.SecretFiles = append(s.SecretFiles, reference.Name)
 		}
 	}
 	slices.Sort(s.Credentials) // mirrors may share one

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"ksefmirror/internal/config"
+	"ksefmirror/internal/tree"
 	ksefsync "ksefmirror/sync"
 )
 
@@ -28,6 +30,10 @@ const (
 	late    = 3
 	minLate = 2 * time.Hour
 )
+
+// lateBackup is how old the last of the nightly backups may be: one may fail, as its
+// disk is being changed.
+const lateBackup = 48 * time.Hour
 
 // mirrorStatus is one mirror in the output of status --json.
 type mirrorStatus struct {
@@ -52,7 +58,7 @@ also while the daemon runs. Exits 0 when all is in order, 1 when someone should
 look, 2 when a role has not succeeded for three intervals and two hours. That KSeF's
 limits cut a run short is no failure; it then says how far the role is complete.`,
 		RunE: func(cmd *cobra.Command, names []string) error {
-			_, mirrors, err := c.pick(names)
+			loaded, mirrors, err := c.pick(names)
 			if err != nil {
 				return err
 			}
@@ -63,6 +69,7 @@ limits cut a run short is no failure; it then says how far the role is complete.
 					return ksefsync.ReadStatus(cmd.Context(), m.Dir, m.Roles, now)
 				})
 				s.judgeLogin(m, time.Now())
+				s.judgeBackup(m, loaded.Backup.Dir, time.Now())
 				level = max(level, s.Level)
 				all = append(all, s)
 			}
@@ -135,6 +142,11 @@ func judge(m config.Mirror, now time.Time, read func(time.Time) (ksefsync.Status
 	for _, w := range s.Waiting {
 		problem(statusWarning, "%s: %s could not be mirrored yet: %s", w.Role, w.KSeFNumber, w.Reason)
 	}
+	for _, r := range s.Receivers {
+		if r.Failures > 0 {
+			problem(statusWarning, "the %s is behind by %d invoices: %s", r.Receiver, r.Behind, r.LastError)
+		}
+	}
 	for _, g := range s.Budget {
 		if g.BlockedUntil != "" {
 			problem(statusWarning, "KSeF allows no %s requests before %s", g.Group, g.BlockedUntil)
@@ -168,6 +180,32 @@ func (s *mirrorStatus) judgeLogin(m config.Mirror, now time.Time) {
 	}
 }
 
+// judgeBackup adds what is not in order with the nightly backups, if the
+// configuration has a folder for them.
+func (s *mirrorStatus) judgeBackup(m config.Mirror, folder string, now time.Time) {
+	if folder == "" {
+		return
+	}
+	id, err := tree.ID(filepath.Join(m.Dir, "invoices"))
+	if err != nil || id == "" {
+		return // it has never run, or has worse troubles
+	}
+	last, err := ksefsync.LastBackup(folder, m.Dir, id)
+	problem := ""
+	switch {
+	case err != nil:
+		problem = err.Error()
+	case last.IsZero():
+		problem = "there is no backup in " + folder
+	case now.Sub(last) > lateBackup:
+		problem = "the last backup is of " + last.Format(time.RFC3339)
+	default:
+		return
+	}
+	s.Level = max(s.Level, statusWarning)
+	s.Problems = append(s.Problems, problem)
+}
+
 func (c *command) printStatus(s mirrorStatus) {
 	words := map[int]string{statusOK: "in order", statusWarning: "look at it", statusCritical: "act"}
 	_, _ = fmt.Fprintf(c.stdout, "%s: %s (%d invoices, %d of them unread)\n", s.Name, words[s.Level], s.Invoices, s.Unread)
@@ -188,6 +226,9 @@ func (c *command) printStatus(s mirrorStatus) {
 			_, _ = fmt.Fprintf(c.stdout, "  %-11s reconciled %s from %s on: %d listed, %d late, %d no longer listed\n",
 				"", r.At, r.From, r.Listed, r.Late, r.NotListed)
 		}
+	}
+	for _, r := range s.Receivers {
+		_, _ = fmt.Fprintf(c.stdout, "  %-11s has %d new invoices to be told of, last success %s\n", r.Receiver, r.Behind, orDash(r.LastSuccess))
 	}
 	for _, g := range s.Budget {
 		if g.PerHour == 0 {

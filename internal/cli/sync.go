@@ -57,12 +57,17 @@ work, between its own cycles.`,
 // syncOne brings one mirror up to date and gives its exit code.
 func (c *command) syncOne(ctx context.Context, loaded *config.Config, m config.Mirror, wait bool) (int, error) {
 	bar := newProgress(c.stderr, m.Name)
+	log := c.logger(loaded.Log).With("mirror", m.Name)
 	b, err := c.borrow(ctx, loaded, m, true, bar.show)
 	if err != nil {
 		return exitOfError(err), err
 	}
 	code, err := c.cycles(ctx, m.Name, b, bar, wait)
-	if closeErr := b.giveBack(); closeErr != nil {
+	var deliverErr error
+	if c.keeper == nil { // the daemon tells them by itself
+		deliverErr = b.lend(ctx, func(ctx context.Context, mirror *ksefsync.Mirror) error { return c.deliver(ctx, m, mirror, log) })
+	}
+	if closeErr := errors.Join(deliverErr, b.giveBack()); closeErr != nil {
 		return exitFailure, errors.Join(err, closeErr)
 	}
 	return code, err

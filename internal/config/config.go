@@ -30,6 +30,9 @@ type Config struct {
 	// absolute; in [Default] it is relative to the configuration file's folder.
 	DataDir string
 	Log     Log
+	// Mail is how mails are sent; nil: none are.
+	Mail   *Mail
+	Backup Backup
 	// Mirrors is sorted by name and, after [Load], never empty.
 	Mirrors []Mirror
 	// Warnings is what is allowed but unwise.
@@ -41,6 +44,14 @@ type Log struct {
 	Level slog.Level // debug, info, warn or error
 	// Format is "text", "json", or "auto": text on a terminal, JSON otherwise.
 	Format string
+}
+
+// Backup says where the nightly backups of all mirrors go.
+type Backup struct {
+	// Dir is an existing folder; [Load] makes it absolute. Empty means no nightly
+	// backups.
+	Dir  string
+	Keep int // of each mirror, at least 1
 }
 
 // Mirror is one named configuration: whose invoices, from which environment,
@@ -65,6 +76,38 @@ type Mirror struct {
 	Layout string
 	Auth   Auth
 	Dir    string // DataDir joined with Name: the mirror's own folder, absolute
+	// Who is told of new invoices; nil: not that way.
+	Command *Command
+	Webhook *Webhook
+	Digest  *Digest
+}
+
+// Command is a program that is run when there are new invoices.
+type Command struct {
+	Run     []string      // the program, by its absolute path, and its arguments
+	Timeout time.Duration // after which it is killed
+}
+
+// Webhook is an address that new invoices are posted to.
+type Webhook struct {
+	URL    string    // https, or http to this machine. It may hold a secret
+	Secret Reference // signs the requests
+}
+
+// Digest is a daily mail about new invoices.
+type Digest struct {
+	To           []string // plain addresses, one at least
+	Hour, Minute int      // in Poland, from when on it is sent
+	Mail         *Mail    // how it is sent: [Config.Mail]
+}
+
+// Mail says how mails are sent.
+type Mail struct {
+	Server string // host:port. At port 465 TLS comes first, at others STARTTLS
+	// User and Password log in to it; both are zero if it asks for nothing.
+	User     string
+	Password Reference
+	From     string // a plain address
 }
 
 // Hours are hours of every day. The zero value is none.
@@ -115,13 +158,43 @@ func (a Auth) used() map[string]Reference {
 	return used
 }
 
-// References gives what the method takes, in no particular order.
-func (a Auth) References() []Reference { return slices.Collect(maps.Values(a.used())) }
+// used gives the references of the whole configuration that are used, by their
+// keys, in the order of the file's tables.
+func (c *Config) used() []usedReference {
+	var all []usedReference
+	for _, m := range c.Mirrors {
+		auth := m.Auth.used()
+		for _, key := range slices.Sorted(maps.Keys(auth)) {
+			all = append(all, usedReference{toml.Key{"mirror", m.Name, "auth", key}, auth[key]})
+		}
+		if m.Webhook != nil {
+			all = append(all, usedReference{toml.Key{"mirror", m.Name, "webhook", "secret"}, m.Webhook.Secret})
+		}
+	}
+	if c.Mail != nil && c.Mail.Password != (Reference{}) {
+		all = append(all, usedReference{toml.Key{"mail", "password"}, c.Mail.Password})
+	}
+	return all
+}
+
+type usedReference struct {
+	key toml.Key
+	Reference
+}
+
+// References gives where everything secret is kept that the configuration uses.
+func (c *Config) References() []Reference {
+	var all []Reference
+	for _, used := range c.used() {
+		all = append(all, used.Reference)
+	}
+	return all
+}
 
 // Default gives the configuration of a file without any key. It has no mirror,
 // so it is not yet valid.
 func Default() Config {
-	return Config{DataDir: "data", Log: Log{Level: slog.LevelInfo, Format: "auto"}}
+	return Config{DataDir: "data", Log: Log{Level: slog.LevelInfo, Format: "auto"}, Backup: Backup{Keep: 7}}
 }
 
 // DefaultMirror gives the values of the keys that a mirror may leave out. Name,
@@ -153,20 +226,17 @@ func Load(path string, checkLayout func(string) error) (*Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, mirror := range config.Mirrors {
-		used := mirror.Auth.used()
-		for _, key := range slices.Sorted(maps.Keys(used)) {
-			problem := Problem{File: path, Key: shown(toml.Key{"mirror", mirror.Name, "auth", key}), Value: used[key].String()}
-			switch used[key].Scheme {
-			case schemeFile:
-				if err := used[key].check(key); err != nil {
-					problem.Want = err.Error()
-					problems = append(problems, problem)
-				}
-			case schemeEnv:
-				problem.Want = "other programs of the same user can read environment variables, and crash reports and child processes get them; prefer file: or cred:"
-				config.Warnings = append(config.Warnings, problem)
+	for _, used := range config.used() {
+		problem := Problem{File: path, Key: shown(used.key), Value: used.String()}
+		switch used.Scheme {
+		case schemeFile:
+			if err := used.check(used.key[len(used.key)-1]); err != nil {
+				problem.Want = err.Error()
+				problems = append(problems, problem)
 			}
+		case schemeEnv:
+			problem.Want = "other programs of the same user can read environment variables, and crash reports and child processes get them; prefer file: or cred:"
+			config.Warnings = append(config.Warnings, problem)
 		}
 	}
 	if len(problems) > 0 {

@@ -99,7 +99,7 @@ func TestShippedShowsTheDefaults(t *testing.T) {
 	}
 
 	// The keys of the other way to log in are shown as an example.
-	example := regexp.MustCompile(`(?m)^#     ([a-z_0-9]+ = )`).ReplaceAllString(replace(t, inForce, "\nmethod = \"token\"\n", "\n"), "$1")
+	example := regexp.MustCompile(`(?m)^#     ([a-z_0-9]+ = |\[)`).ReplaceAllString(replace(t, inForce, "\nmethod = \"token\"\n", "\n"), "$1")
 	shown := make(map[string]bool)
 	for _, text := range []string{inForce, example} {
 		var values any
@@ -131,7 +131,7 @@ func TestShippedShowsCertificates(t *testing.T) {
 		"pair":   {[]string{"token", "pkcs12"}, Auth{Method: "certificate", Certificate: secret("acme.crt"), PrivateKey: secret("acme.key"), Passphrase: secret("acme.passphrase")}},
 		"pkcs12": {[]string{"token", "certificate", "private_key"}, Auth{Method: "certificate", PKCS12: secret("acme.p12"), Passphrase: secret("acme.passphrase")}},
 	} {
-		text := regexp.MustCompile(`(?m)^#     ([a-z_0-9]+ = )`).ReplaceAllString(read(t, shippedPath), "$1")
+		text := regexp.MustCompile(`(?m)^#     ([a-z_0-9]+ = |\[)`).ReplaceAllString(read(t, shippedPath), "$1")
 		for _, key := range test.leaveOut {
 			text = regexp.MustCompile(`(?m)^`+key+` = .*$`).ReplaceAllString(text, "")
 		}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"net/netip"
 	"net/url"
 	"path/filepath"
 	"reflect"
@@ -24,23 +23,50 @@ type (
 	fileTable struct {
 		DataDir any                    `toml:"data_dir"`
 		Log     logTable               `toml:"log"`
+		Mail    *mailTable             `toml:"mail"`
+		Backup  backupTable            `toml:"backup"`
 		Mirror  map[string]mirrorTable `toml:"mirror"`
 	}
 	logTable struct {
 		Level  any `toml:"level"`
 		Format any `toml:"format"`
 	}
+	mailTable struct {
+		Server   any `toml:"server"`
+		User     any `toml:"user"`
+		Password any `toml:"password"`
+		From     any `toml:"from"`
+	}
+	backupTable struct {
+		Dir  any `toml:"dir"`
+		Keep any `toml:"keep"`
+	}
 	mirrorTable struct {
-		Environment any       `toml:"environment"`
-		APIURL      any       `toml:"api_url"`
-		Context     any       `toml:"context"`
-		Roles       any       `toml:"roles"`
-		Since       any       `toml:"since"`
-		NightRoles  any       `toml:"night_roles"`
-		Interval    any       `toml:"interval"`
-		QuietHours  any       `toml:"quiet_hours"`
-		Layout      any       `toml:"layout"`
-		Auth        authTable `toml:"auth"`
+		Environment any           `toml:"environment"`
+		APIURL      any           `toml:"api_url"`
+		Context     any           `toml:"context"`
+		Roles       any           `toml:"roles"`
+		Since       any           `toml:"since"`
+		NightRoles  any           `toml:"night_roles"`
+		Interval    any           `toml:"interval"`
+		QuietHours  any           `toml:"quiet_hours"`
+		Layout      any           `toml:"layout"`
+		Auth        authTable     `toml:"auth"`
+		Command     *commandTable `toml:"command"`
+		Webhook     *webhookTable `toml:"webhook"`
+		Digest      *digestTable  `toml:"digest"`
+	}
+	commandTable struct {
+		Run     any `toml:"run"`
+		Timeout any `toml:"timeout"`
+	}
+	webhookTable struct {
+		URL    any `toml:"url"`
+		Secret any `toml:"secret"`
+	}
+	digestTable struct {
+		To any `toml:"to"`
+		At any `toml:"at"`
 	}
 	authTable struct {
 		Method      any `toml:"method"`
@@ -116,8 +142,9 @@ func (c *checker) report(key toml.Key, value any, want string) {
 	switch {
 	case value == nil:
 		problem.Want = "missing; " + want
-	case slices.Contains(key, "auth"):
-		// Beside the secrets, a wrong value may be a secret in the wrong place.
+	case slices.Contains(key, "auth"), slices.Contains(key, "webhook"), slices.Contains(key, "mail"):
+		// Beside the secrets, a wrong value may be a secret in the wrong place; and an
+		// address may hold one.
 		problem.Value = redacted
 	default:
 		problem.Value = shown(value)
@@ -150,21 +177,30 @@ func (c *checker) oneOf(key toml.Key, value any, fallback string, known []string
 func (c *checker) config(file fileTable) *Config {
 	config := Default()
 	if dir, ok := c.text(toml.Key{"data_dir"}, file.DataDir, config.DataDir); ok {
-		switch {
-		case dir == "":
+		if dir == "" {
 			c.report(toml.Key{"data_dir"}, dir, "want a folder")
-		case strings.HasPrefix(dir, "~"):
-			c.report(toml.Key{"data_dir"}, dir, "want a path without ~, which only a shell understands")
-		case !filepath.IsAbs(dir):
-			dir = filepath.Join(c.folder, dir)
 		}
-		config.DataDir = filepath.Clean(dir)
+		config.DataDir = c.path(toml.Key{"data_dir"}, dir)
 	}
 
 	level := c.oneOf(toml.Key{"log", "level"}, file.Log.Level, strings.ToLower(config.Log.Level.String()),
 		[]string{"debug", "info", "warn", "error"})
 	config.Log.Level = levels[level]
 	config.Log.Format = c.oneOf(toml.Key{"log", "format"}, file.Log.Format, config.Log.Format, formats)
+
+	if file.Mail != nil {
+		config.Mail = c.mail(*file.Mail)
+	}
+	if dir, ok := c.text(toml.Key{"backup", "dir"}, file.Backup.Dir, config.Backup.Dir); ok && dir != "" {
+		config.Backup.Dir = c.path(toml.Key{"backup", "dir"}, dir)
+	}
+	if file.Backup.Keep != nil {
+		keep, ok := file.Backup.Keep.(int64)
+		if !ok || keep < 1 || keep > 10_000 {
+			c.report(toml.Key{"backup", "keep"}, file.Backup.Keep, "want a number from 1 to 10000, without quotation marks")
+		}
+		config.Backup.Keep = int(keep)
+	}
 
 	if len(file.Mirror) == 0 {
 		c.report(toml.Key{"mirror"}, nil, "want at least one table [mirror.NAME]")
@@ -178,6 +214,11 @@ func (c *checker) config(file fileTable) *Config {
 		config.Mirrors = append(config.Mirrors, mirror)
 
 		key := toml.Key{"mirror", name}
+		if mirror.Digest != nil {
+			if mirror.Digest.Mail = config.Mail; config.Mail == nil {
+				c.report(toml.Key{"mail"}, nil, fmt.Sprintf("want a table [mail] that says how the digest of mirror %s is sent", shown(name)))
+			}
+		}
 		folder := strings.ToLower(name)
 		if other, taken := folders[folder]; taken {
 			c.report(key, name, fmt.Sprintf("want a name that differs from %s by more than case: both are one folder on Windows", shown(other)))
@@ -194,6 +235,17 @@ func (c *checker) config(file fileTable) *Config {
 		sources[source] = name
 	}
 	return &config
+}
+
+// path makes a folder that the file names absolute.
+func (c *checker) path(key toml.Key, dir string) string {
+	switch {
+	case strings.HasPrefix(dir, "~"):
+		c.report(key, dir, "want a path without ~, which only a shell understands")
+	case !filepath.IsAbs(dir):
+		dir = filepath.Join(c.folder, dir)
+	}
+	return filepath.Clean(dir)
 }
 
 func (c *checker) mirror(name, dataDir string, table mirrorTable) Mirror {
@@ -287,6 +339,15 @@ func (c *checker) mirror(name, dataDir string, table mirrorTable) Mirror {
 	}
 
 	mirror.Auth = c.auth(key("auth"), mirror.Auth.Method, table.Auth)
+	if table.Command != nil {
+		mirror.Command = c.command(key("command"), *table.Command)
+	}
+	if table.Webhook != nil {
+		mirror.Webhook = c.webhook(key("webhook"), *table.Webhook)
+	}
+	if table.Digest != nil {
+		mirror.Digest = c.digest(key("digest"), *table.Digest)
+	}
 	return mirror
 }
 
@@ -294,18 +355,8 @@ func (c *checker) mirror(name, dataDir string, table mirrorTable) Mirror {
 // that is not used may be there: whoever changes from one to the other can go
 // back.
 func (c *checker) auth(key toml.Key, method string, table authTable) Auth {
-	sub := func(name string) toml.Key { return append(slices.Clone(key), name) }
-	reference := func(name string, value any, what string) Reference {
-		text, ok := c.text(sub(name), value, "")
-		if value == nil || !ok {
-			return Reference{}
-		}
-		reference, err := parseReference(text, c.folder, what)
-		if err != nil {
-			c.report(sub(name), text, err.Error())
-		}
-		return reference
-	}
+	sub := func(name string) toml.Key { return below(key, name) }
+	reference := func(name string, value any, what string) Reference { return c.reference(sub(name), value, what) }
 	auth := Auth{
 		Method:      c.oneOf(sub("method"), table.Method, method, methods),
 		Token:       reference("token", table.Token, "token"),
@@ -332,6 +383,22 @@ func (c *checker) auth(key toml.Key, method string, table authTable) Auth {
 	}
 	return auth
 }
+
+// reference reads where a secret is kept; a missing key refers to nothing.
+func (c *checker) reference(key toml.Key, value any, what string) Reference {
+	text, ok := c.text(key, value, "")
+	if value == nil || !ok {
+		return Reference{}
+	}
+	reference, err := parseReference(text, c.folder, what)
+	if err != nil {
+		c.report(key, text, err.Error())
+	}
+	return reference
+}
+
+// below is the key called name in the table at key.
+func below(key toml.Key, name string) toml.Key { return append(slices.Clone(key), name) }
 
 func (c *checker) roles(key toml.Key, value any) []string {
 	want := "want a list of at least one of " + strings.Join(roles, ", ")
@@ -398,8 +465,7 @@ func parseAPIURL(text string) (address string, loopback bool, err error) {
 		(u.Scheme != "http" && u.Scheme != "https") {
 		return "", false, errors.New(`want an address such as "https://HOST/v2", without a user, a query or a fragment`)
 	}
-	ip, err := netip.ParseAddr(u.Hostname())
-	loopback = u.Hostname() == "localhost" || err == nil && ip.IsLoopback()
+	loopback = isLoopback(u.Hostname())
 	if u.Scheme == "http" && !loopback {
 		return "", false, errors.New("want https: plain http is only for a simulator on this machine (localhost, 127.0.0.1)")
 	}
@@ -469,10 +535,14 @@ func (c *checker) unwelcome(key toml.Key, want string) {
 // writes it.
 func knownKeys() map[string][]string {
 	return map[string][]string{
-		"":                 keysOf(reflect.TypeFor[fileTable]()),
-		"log":              keysOf(reflect.TypeFor[logTable]()),
-		"mirror.NAME":      keysOf(reflect.TypeFor[mirrorTable]()),
-		"mirror.NAME.auth": keysOf(reflect.TypeFor[authTable]()),
+		"":                    keysOf(reflect.TypeFor[fileTable]()),
+		"log":                 keysOf(reflect.TypeFor[logTable]()),
+		"mirror.NAME":         keysOf(reflect.TypeFor[mirrorTable]()),
+		"mirror.NAME.auth":    keysOf(reflect.TypeFor[authTable]()),
+		"mirror.NAME.command": keysOf(reflect.TypeFor[commandTable]()),
+		"mirror.NAME.webhook": keysOf(reflect.TypeFor[webhookTable]()),
+		"mirror.NAME.digest":  keysOf(reflect.TypeFor[digestTable]()),
+		"mail":                keysOf(reflect.TypeFor[mailTable]()),
 	}
 }
 

@@ -17,6 +17,9 @@ const good = `data_dir = "copies"
 [log]
 level = "warn"
 format = "json"
+[backup]
+dir = "kept"
+keep = 30
 [mirror.acme]
 environment = "demo"
 api_url = "https://Example.test/v2/"
@@ -72,6 +75,7 @@ func TestDecodeGood(t *testing.T) {
 	want := &Config{
 		DataDir: data,
 		Log:     Log{Level: slog.LevelWarn, Format: "json"},
+		Backup:  Backup{Dir: filepath.Join(home(t), "kept"), Keep: 30},
 		Mirrors: []Mirror{unit, {
 			Name:        "acme",
 			Environment: "demo",
@@ -130,6 +134,9 @@ func TestDecodeProblems(t *testing.T) {
 	}{
 		{"empty data_dir", `"copies"`, `""`, "data_dir", "", "want a folder"},
 		{"home folder", `"copies"`, `"~/ksef"`, "data_dir", "~/ksef", "without ~"},
+		{"backup in a home folder", `"kept"`, `"~/kept"`, "backup.dir", "~/kept", "without ~"},
+		{"no backup kept", `keep = 30`, `keep = 0`, "backup.keep", "0", "want a number from 1"},
+		{"backups in words", `keep = 30`, `keep = "all"`, "backup.keep", "all", "want a number from 1"},
 		{"number for text", `"copies"`, `7`, "data_dir", "7", "quotation marks"},
 		{"level", `"warn"`, `"loud"`, "log.level", "loud", "debug, info, warn or error"},
 		{"format", `"json"`, `"xml"`, "log.format", "xml", "auto, text or json"},
@@ -139,7 +146,7 @@ func TestDecodeProblems(t *testing.T) {
 		{"misspelt key", `interval =`, `intervall =`, "mirror.acme.intervall", redacted, "did you mean interval?"},
 		{"misspelt table", "[log]\nlevel = \"warn\"\nformat = \"json\"", "[logs]\nlevel = 1\nformat = 2", "logs", redacted, "did you mean log?"},
 		{"capitals", `interval =`, `Interval =`, "mirror.acme.Interval", redacted, "did you mean interval?"},
-		{"unknown key", `data_dir = "copies"`, `colour = "blue"`, "colour", redacted, "want one of data_dir, log, mirror"},
+		{"unknown key", `data_dir = "copies"`, `colour = "blue"`, "colour", redacted, "want one of data_dir, log, mail, backup, mirror"},
 		{"key in the wrong table", `data_dir =`, `interval = "1h"` + "\ndata_dir =", "interval", redacted, "belongs in [mirror.NAME]"},
 		{"top key in a table", "[log]\n", "[log]\ndata_dir = \"x\"\n", "log.data_dir", redacted, "at the top of the file"},
 

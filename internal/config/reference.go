@@ -61,8 +61,8 @@ func (r Reference) String() string {
 	return r.Scheme + ":" + r.Name
 }
 
-// Read reads a token anew, so that a token that was exchanged is used without a
-// restart. White space around it is cut off. A file must belong to the user who
+// Read reads a token, or the secret of a webhook, anew, so that one that was
+// exchanged is used without a restart. White space around it is cut off. A file must belong to the user who
 // runs the process or to root (Administrators) and be readable by nobody else;
 // what systemd provides is private by its own rules. The error names the
 // reference and what to do, never the secret; it is [ErrNotHere] when only the
@@ -72,7 +72,7 @@ func (r Reference) Read() (string, error) {
 	return token, r.named(err)
 }
 
-// ReadPassphrase is [Reference.Read] for a passphrase: one line, of which nothing
+// ReadPassphrase is [Reference.Read] for a passphrase or password: one line, of which nothing
 // but the line's end is cut off, for spaces may be part of it.
 func (r Reference) ReadPassphrase() (string, error) {
 	passphrase, err := r.passphrase()
@@ -100,13 +100,13 @@ func (r Reference) named(err error) error {
 	return fmt.Errorf("read %s: %w", r, err)
 }
 
-// check says why what a key of the table auth refers to cannot be read.
+// check says why what a key refers to cannot be read.
 func (r Reference) check(key string) error {
 	var err error
 	switch key {
-	case "token":
+	case "token", "secret":
 		_, err = r.token()
-	case "passphrase":
+	case "passphrase", "password":
 		_, err = r.passphrase()
 	case "certificate":
 		_, err = r.contents(maxFileBytes, nil)
@@ -198,11 +198,11 @@ func readFile(path string, limit int, private func(*os.File) error) ([]byte, err
 
 // cleanSecret cuts off the white space around a secret and refuses what cannot
 // be a token, such as a file saved as UTF-16 or a file of several lines. Sent as
-// it is, KSeF would only call it wrong.
+// it is, it would only be called wrong.
 func cleanSecret(text string) (string, error) {
 	secret := strings.TrimSpace(text)
 	if secret == "" {
-		return "", errors.New("it is empty; put the token there")
+		return "", errors.New("it is empty; put the secret there")
 	}
 	for _, r := range secret {
 		if r <= ' ' || r > '~' {
@@ -218,7 +218,7 @@ func cleanPassphrase(text string) (string, error) {
 	passphrase := strings.TrimSuffix(strings.TrimSuffix(text, "\n"), "\r")
 	switch {
 	case passphrase == "":
-		return "", errors.New("it is empty; put the passphrase there")
+		return "", errors.New("it is empty; put the secret there")
 	case !utf8.ValidString(passphrase) || strings.HasPrefix(passphrase, "\ufeff"):
 		return "", errors.New("save the file as UTF-8 without a byte order mark")
 	case strings.ContainsFunc(passphrase, unicode.IsControl):

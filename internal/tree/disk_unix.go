@@ -9,6 +9,8 @@ import (
 	"io/fs"
 	"os"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // renameNoReplace links the new name and then removes the old one: link(2) never replaces, in one step, on every Unix. A
@@ -48,6 +50,15 @@ func syncPath(root *os.Root, name string) error {
 
 // hide does nothing: a leading dot hides a name.
 func hide(string) {}
+
+// FreeSpace gives the bytes that this process may still write to the disk of the folder dir.
+func FreeSpace(dir string) (uint64, error) {
+	var volume unix.Statfs_t
+	if err := unix.Statfs(dir, &volume); err != nil {
+		return 0, &os.PathError{Op: "statfs", Path: dir, Err: err}
+	}
+	return volume.Bavail * uint64(volume.Bsize), nil // #nosec G115 -- no disk has blocks of a negative size
+}
 
 // explain adds to an error of the disk what a person can do about it.
 func explain(err error) error {

@@ -70,6 +70,19 @@ func hide(path string) {
 	}
 }
 
+// FreeSpace gives the bytes that this process may still write to the disk of the folder dir.
+func FreeSpace(dir string) (uint64, error) {
+	name, err := windows.UTF16PtrFromString(dir)
+	if err != nil {
+		return 0, err
+	}
+	var free uint64
+	if err := windows.GetDiskFreeSpaceEx(name, &free, nil, nil); err != nil {
+		return 0, &os.PathError{Op: "GetDiskFreeSpaceEx", Path: dir, Err: err}
+	}
+	return free, nil
+}
+
 // explain adds to an error of the disk what a person can do about it.
 func explain(err error) error {
 	switch {

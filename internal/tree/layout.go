@@ -146,6 +146,17 @@ func SafeName(number string) string {
 	return "x" + hex.EncodeToString(hash[:])
 }
 
+// NumberOf gives KSeF's number that a file name ends with, whatever stands before it, and "" when there is none. A person may
+// have given the name.
+func NumberOf(name string) string {
+	stem, isXML := strings.CutSuffix(name, ".xml")
+	number := stem[strings.LastIndexAny(stem, "_/")+1:]
+	if !isXML || !ksefNumber.MatchString(number) {
+		return ""
+	}
+	return number
+}
+
 // path renders the layout with at most room bytes of each value, and says whether the limits are kept.
 func (l Layout) path(name Name, file string, room int) (result string, fits bool) {
 	values := values(name, room)

@@ -123,6 +123,15 @@ func writeMarker(dir, id string) error {
 	return nil
 }
 
+// SyncFolder makes the list of names in the folder dir durable.
+func SyncFolder(dir string) error {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(syncPath(root, "."), root.Close())
+}
+
 // syncAncestors makes the folder dir and its parents durable. All of them, not only those made by this call: an earlier
 // call may have made some and crashed before it got here. It ends at the first folder that this process may not read,
 // as it cannot have made that one.

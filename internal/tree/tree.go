@@ -446,6 +446,22 @@ func (t *Tree) Read(name string) ([]byte, error) {
 	return content, nil
 }
 
+// Stat gives a file's size and when it was last changed, without reading it. The error is [fs.ErrNotExist] when there is
+// none; there is also one for what is no regular file.
+func (t *Tree) Stat(name string) (Entry, error) {
+	if err := checkPath(name); err != nil {
+		return Entry{}, fmt.Errorf("look at file: %w", err)
+	}
+	info, err := t.root.Lstat(name)
+	if err != nil {
+		return Entry{}, fmt.Errorf("look at file: %w", err)
+	}
+	if !info.Mode().IsRegular() {
+		return Entry{}, fmt.Errorf("look at file %s: it is no regular file but %s", name, info.Mode().Type())
+	}
+	return Entry{Path: name, Size: info.Size(), ModTime: info.ModTime()}, nil
+}
+
 // Walk gives every regular file of the tree in lexical order, but not the marker and the temporaries. A folder or file that
 // cannot be read is given as an error together with its path, and the walk goes on. When the tree is not usable, the
 // only thing given is [Tree.Usable]'s error: an unmounted volume must not look like a tree from which everything was
