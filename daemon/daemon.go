@@ -1,37 +1,31 @@
 // Package daemon decides when a mirror's cycle runs: one loop per mirror, each
-// at its own interval, with backoff after trouble. What a cycle does is package
-// sync's business.
+// at its own interval and moment, with backoff after trouble. The set of mirrors
+// may change while it runs, and work by hand takes its turn between cycles. What a
+// cycle does is package sync's business.
 package daemon
 
 import (
 	"context"
 	"errors"
+	"fmt"
+	"hash/fnv"
 	"log/slog"
+	"reflect"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
-	"ksefmirror/internal/event"
-	"ksefmirror/internal/ksef"
 	ksefsync "ksefmirror/sync"
 )
 
-const (
-	firstBackoff = 30 * time.Second
-	maxBackoff   = 15 * time.Minute
-	// quiet is how long the same trouble is not logged again.
-	quiet = 15 * time.Minute
-	// settle is added to the instant at which the limits allow the next request.
-	settle = time.Second
-	// MaxSilence is how long a cycle may go on without a sign of life before its
-	// loop counts as stuck. Storing an invoice is one; downloading a package over a
-	// slow line gives none for long.
-	MaxSilence = 2 * time.Hour
-	// auditMost is how long the files are looked at at a stretch, whatever the
-	// interval: that gives no sign of life.
-	auditMost = 15 * time.Minute
-	// grace is by how much a loop may oversleep.
-	grace = 5 * time.Minute
-)
+// step is how far apart mirrors begin on average that are begun together, so that
+// many do not march in step, and few need not wait.
+const step = time.Second
+
+// ErrNotKept is returned by [Daemon.Do] for a mirror that the daemon does not keep,
+// or no longer.
+var ErrNotKept = errors.New("the daemon does not keep this mirror")
 
 // Mirror is what the daemon needs of an opened mirror: [ksefsync.Mirror].
 type Mirror interface {
@@ -48,9 +42,15 @@ type Mirror interface {
 // Job is one mirror to keep.
 type Job struct {
 	Name     string
-	Interval time.Duration // between the starts of two cycles
-	// Open opens the mirror. It is called again after every failure, so that a
-	// mounted volume, a released lock or a mended database is picked up.
+	Interval time.Duration // between the starts of two cycles, at least
+	// Quiet, if not nil, tells whether KSeF may not be asked at an instant, except by
+	// hand. It is asked for instants of at most two days ahead.
+	Quiet func(time.Time) bool
+	// Settings is all that the mirror depends on: a job with other settings, as
+	// reflect.DeepEqual sees it, takes the place of one that runs.
+	Settings any
+	// Open opens the mirror. It is called again after every failure of this machine's,
+	// so that a mounted volume, a released lock or a mended database is picked up.
 	Open func(ctx context.Context) (Mirror, error)
 	// Beat, if not nil, is called whenever the mirror's loop has moved: unless it is
 	// stuck, it will call again before due. failures counts the failed cycles in a
@@ -58,201 +58,126 @@ type Job struct {
 	Beat func(due time.Time, failures int)
 	// Beside, if not nil, runs beside the mirror's loop, and ends when ctx does.
 	Beside func(ctx context.Context)
+	// Ended, if not nil, is called when the mirror is closed and will not be opened
+	// again by this job.
+	Ended func()
 }
 
-// Run keeps all mirrors until ctx is cancelled, then returns when every cycle
-// has stopped at a safe point. One mirror's failure does not touch another's.
-func Run(ctx context.Context, log *slog.Logger, jobs []Job) {
-	var running sync.WaitGroup
+// Daemon keeps a set of mirrors. Its methods are safe for concurrent use.
+type Daemon struct {
+	Log *slog.Logger
+	Now func() time.Time // the wall clock; nil: time.Now
+
+	running sync.WaitGroup
+	mu      sync.Mutex
+	loops   map[string]*loop
+}
+
+// Changes says how a set of mirrors differs from the one before, by their names, in
+// order.
+type Changes struct{ Added, Changed, Removed []string }
+
+// String says it in a line, such as "added: acme; removed: old".
+func (c Changes) String() string {
+	var parts []string
+	for _, part := range []struct {
+		what  string
+		names []string
+	}{{"added", c.Added}, {"changed", c.Changed}, {"removed", c.Removed}} {
+		if len(part.names) > 0 {
+			parts = append(parts, part.what+": "+strings.Join(part.names, ", "))
+		}
+	}
+	if len(parts) == 0 {
+		return "no mirror has changed"
+	}
+	return strings.Join(parts, "; ")
+}
+
+// Keep keeps just these mirrors from now on, until ctx ends, which has to be the
+// same at every call. It starts and stops what differs from before and returns at
+// once: a mirror that is removed or changed stops at a safe point, and its successor
+// waits for that. Those that have not changed go on undisturbed. One mirror's
+// failure does not touch another's.
+func (d *Daemon) Keep(ctx context.Context, jobs []Job) Changes {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var changes Changes
+	var starting []*loop
+	loops := map[string]*loop{}
 	for _, job := range jobs {
-		running.Go(func() {
-			l := loop{Job: job, log: log.With("mirror", job.Name)}
-			l.run(ctx)
-		})
-	}
-	running.Wait()
-}
-
-// loop runs one mirror's cycles.
-type loop struct {
-	Job
-	log      *slog.Logger
-	mirror   Mirror // nil when not open
-	failures int    // in a row
-	loggedAt time.Time
-}
-
-func (l *loop) run(ctx context.Context) {
-	var beside sync.WaitGroup
-	defer beside.Wait()
-	if l.Beside != nil {
-		beside.Go(func() { l.Beside(ctx) })
-	}
-	defer l.close()
-	for {
-		started := time.Now()
-		l.beat(started.Add(MaxSilence))
-		err := l.cycle(ctx, started)
-		if ctx.Err() != nil {
-			return
+		before := d.loops[job.Name]
+		if before != nil && reflect.DeepEqual(before.Settings, job.Settings) {
+			loops[job.Name] = before
+			continue
 		}
-		next := l.next(started, err)
-		l.beat(next.Add(grace))
-		if l.wait(ctx, next) != nil {
-			return
+		l := newLoop(job, d.Log.With("mirror", job.Name), d.Now)
+		loops[job.Name] = l
+		starting = append(starting, l)
+		if before == nil {
+			changes.Added = append(changes.Added, job.Name)
+			continue
+		}
+		changes.Changed = append(changes.Changed, job.Name)
+		l.after = before.ended
+	}
+	for name, l := range d.loops {
+		if loops[name] == nil {
+			changes.Removed = append(changes.Removed, name)
+		}
+		if loops[name] != l {
+			l.stop()
 		}
 	}
-}
-
-// wait waits until then or until ctx ends, whose error it returns then. It has the
-// mirror mend meanwhile what is changed in its folder.
-func (l *loop) wait(ctx context.Context, until time.Time) error {
-	timer := time.NewTimer(time.Until(until))
-	defer timer.Stop()
-	for {
-		var changed <-chan struct{}
-		if l.mirror != nil {
-			changed = l.mirror.Changed()
+	d.loops = loops
+	for _, l := range starting {
+		l.spread = share(min(l.Interval, time.Duration(len(starting)-1)*step), l.Name)
+		if l.after == nil {
+			l.beat(l.spread + grace) // so that it is known of when this returns
 		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-timer.C:
-			return nil
-		case <-changed:
-		}
-		if err := l.mirror.Heal(ctx, until); err != nil && ctx.Err() == nil {
-			l.log.Warn("what was changed in the folder could not be looked at", "err", err)
-			l.close() // the next cycle looks at it afresh, and tells what it finds
-		}
+		own, stop := context.WithCancel(ctx)
+		l.stop = stop
+		d.running.Go(func() { l.run(own) })
+	}
+	for _, names := range [][]string{changes.Added, changes.Changed, changes.Removed} {
+		slices.Sort(names)
+	}
+	return changes
+}
+
+// Wait returns when every mirror has stopped at a safe point, after the ctx of
+// [Daemon.Keep] has ended.
+func (d *Daemon) Wait() { d.running.Wait() }
+
+// Do does work by hand with a mirror, between two of its cycles and whatever the
+// hour, and returns its error when it is done. The work must be over soon after its
+// ctx ends, which it does with ctx and when the mirror is stopped. Work that is a
+// cycle counts as one: the next follows an interval later.
+func (d *Daemon) Do(ctx context.Context, name string, cycle bool, work func(context.Context, Mirror) error) error {
+	d.mu.Lock()
+	l := d.loops[name]
+	d.mu.Unlock()
+	if l == nil {
+		return fmt.Errorf("%s: %w", name, ErrNotKept)
+	}
+	o := order{ctx: ctx, cycle: cycle, work: work, done: make(chan error, 1)}
+	select {
+	case l.orders <- o:
+		return <-o.done
+	case <-l.ended:
+		return fmt.Errorf("%s: %w", name, ErrNotKept)
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 
-// cycle opens the mirror if it is not open and runs one cycle. In the time that is
-// left of the interval it looks after what is here, and reconciles what is due. A
-// mirror whose local state is in doubt is closed, so that the next attempt looks at
-// it afresh.
-func (l *loop) cycle(ctx context.Context, started time.Time) error {
-	if l.mirror == nil {
-		mirror, err := l.Open(ctx)
-		if err != nil {
-			return err
-		}
-		l.mirror = mirror
+// share is a part of d that depends on nothing but the words: the same every time,
+// and for different words spread evenly.
+func share(d time.Duration, words ...string) time.Duration {
+	sum := fnv.New32a()
+	for _, word := range words {
+		_, _ = sum.Write([]byte(word)) // it never fails
+		_, _ = sum.Write([]byte{0})
 	}
-	until := started.Add(l.Interval)
-	report, err := l.mirror.Cycle(ctx)
-	l.logReport(report)
-	if err == nil || !local(err) { // KSeF's trouble is no reason to neglect what is here
-		if careErr := l.care(ctx, until); careErr != nil {
-			err = careErr
-		}
-	}
-	if err == nil {
-		err = l.reconcile(ctx, until)
-	}
-	if err != nil && local(err) {
-		l.close()
-	}
-	return err
-}
-
-// care audits the files of the mirror, until then, and backs it up when that is due.
-// A backup that fails is not the mirror's trouble: it is logged, and tried again.
-func (l *loop) care(ctx context.Context, until time.Time) error {
-	if most := time.Now().Add(auditMost); until.After(most) {
-		until = most
-	}
-	if err := l.mirror.AuditDue(ctx, until); err != nil {
-		return err
-	}
-	if err := l.mirror.BackUpDue(ctx); err != nil && ctx.Err() == nil {
-		l.log.Error("the backup failed, it will be tried again in an hour", "err", err)
-	}
-	return nil
-}
-
-// reconcile compares what is due, until then. KSeF's trouble with it is not the
-// mirror's: it is logged, and tried again in some hours.
-func (l *loop) reconcile(ctx context.Context, until time.Time) error {
-	found, err := l.mirror.ReconcileDue(ctx, until)
-	for _, r := range found.Roles {
-		switch {
-		case ctx.Err() != nil:
-		case r.Err != nil:
-			l.log.Warn("reconciling failed, it will be tried again", "role", r.Role, "err", r.Err)
-		case r.Reached == r.To:
-			l.log.Info("reconciled", "role", r.Role, "from", r.From, "to", r.To, "listed", r.Listed, "late", len(r.Late),
-				"not_listed", len(r.NotListed), "changed", len(r.Changed), "requests", r.Requests)
-		}
-	}
-	return err
-}
-
-// local tells whether err came from this machine rather than from KSeF.
-func local(err error) bool {
-	var refused *ksef.Error
-	var login *ksef.LoginError
-	var budget *ksef.BudgetError
-	return !errors.As(err, &refused) && !errors.As(err, &login) && !errors.As(err, &budget) &&
-		!errors.Is(err, ksefsync.ErrStuck)
-}
-
-// next is when to run again after a cycle that began at started and ended with
-// err, and says so in the log.
-func (l *loop) next(started time.Time, err error) time.Time {
-	now := time.Now()
-	var budget *ksef.BudgetError
-	switch {
-	case err == nil:
-		if l.failures > 0 {
-			event.Log(l.log, event.Recovered, "failures", l.failures)
-			l.failures = 0
-		}
-		return latest(now, started.Add(l.Interval))
-	case errors.As(err, &budget):
-		l.failures = 0
-		l.log.Info("the limits allow no more for now", "group", budget.Group, "until", budget.Until)
-		return latest(now, budget.Until).Add(settle)
-	}
-	l.failures++
-	if l.failures == 1 || now.Sub(l.loggedAt) >= quiet {
-		event.Log(l.log, event.Trouble, "err", err, "failures", l.failures)
-		l.loggedAt = now
-	}
-	backoff := maxBackoff
-	if l.failures <= 5 {
-		backoff = firstBackoff << (l.failures - 1)
-	}
-	return now.Add(backoff)
-}
-
-func (l *loop) logReport(report ksefsync.Report) {
-	for _, s := range report.Streams {
-		l.log.Info("cycle done", "role", s.Role, "watermark", s.Watermark, "listed", s.Listed, "added", s.Added,
-			"known", s.Known, "waiting", s.Waiting, "requests", s.Requests, "route", s.Route, "reason", s.Reason, "ok", s.Err == nil)
-	}
-}
-
-func (l *loop) beat(due time.Time) {
-	if l.Beat != nil {
-		l.Beat(due, l.failures)
-	}
-}
-
-func (l *loop) close() {
-	if l.mirror == nil {
-		return
-	}
-	if err := l.mirror.Close(); err != nil {
-		l.log.Error("closing the mirror", "err", err)
-	}
-	l.mirror = nil
-}
-
-func latest(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
+	return time.Duration(float64(d) * float64(sum.Sum32()) / (1 << 32))
 }

@@ -71,8 +71,10 @@ type DB struct {
 	read  pool
 	write pool // of one connection; empty when open for reading only
 
-	dictionary int64 // the row of dictionaries that new documents are compressed with
-	compressor *compressor
+	dictionary   int64 // the row of dictionaries that new documents are compressed with
+	compressorMu sync.Mutex
+	compressor   *compressor // nil until it is needed; see [DB.Rest]
+	shipped      []byte      // the dictionary it is made with
 
 	decompressorsMu sync.Mutex
 	decompressors   map[int64]*decompressor // by row of dictionaries
@@ -291,6 +293,22 @@ func (d *DB) Mirror() Mirror { return d.mirror }
 
 // Created tells whether this Open created the database.
 func (d *DB) Created() bool { return d.created }
+
+// Rest lets go of what takes memory until it is needed again, some 5 MB after
+// something was stored and 2 MB in any case: the daemon keeps hundreds of databases
+// open in which hardly ever anything happens. It costs some milliseconds at the next
+// use, and the log is written back as by [DB.Close].
+func (d *DB) Rest() {
+	d.compressorMu.Lock()
+	d.compressor = nil
+	d.compressorMu.Unlock()
+	// Connections with their caches, schemas and statements. Those that are in use are
+	// not touched; statements are prepared again on the next ones.
+	for p, connections := range map[*sql.DB]int{d.read.DB: readers, d.write.DB: 1} {
+		p.SetMaxIdleConns(0)
+		p.SetMaxIdleConns(connections)
+	}
+}
 
 // Close writes the write-ahead log back into the database, unless a reader is in
 // the way, and closes it. The emptied log stays: without it, a reader that may

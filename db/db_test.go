@@ -92,6 +92,38 @@ func TestCloseEmptiesTheLogBesideAReader(t *testing.T) {
 	}
 }
 
+// A database at rest has no connection and no compressor, but for what is in use, and
+// works on as before. Its log stays, for readers that could not make one.
+func TestRest(t *testing.T) {
+	d := newTest(t)
+	for n := range 3 {
+		commit(t, d, Batch{Role: "seller", Invoices: testInvoices(n, n+1)})
+		inUse, err := d.read.Conn(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.Rest()
+		if err := inUse.PingContext(t.Context()); err != nil {
+			t.Errorf("a connection in use was closed: %v", err)
+		}
+		if err := inUse.Close(); err != nil {
+			t.Fatal(err)
+		}
+		d.Rest()
+		if r, w := d.read.Stats().OpenConnections, d.write.Stats().OpenConnections; r != 0 || w != 0 || d.compressor != nil {
+			t.Errorf("%d readers, %d writers, compressor %v", r, w, d.compressor)
+		}
+		if info, err := os.Stat(d.path + "-wal"); err != nil {
+			t.Errorf("the log: %v, %v", info, err)
+		}
+		for stored := range n + 1 {
+			if xml, err := d.Document(t.Context(), testNumber(stored)); err != nil || string(xml) != string(testXML(stored, 5)) {
+				t.Errorf("invoice %d after %d rests: %v", stored, n+1, err)
+			}
+		}
+	}
+}
+
 func TestOpenRefuses(t *testing.T) {
 	query := func(statements string) func(*testing.T, string) {
 		return func(t *testing.T, path string) {

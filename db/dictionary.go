@@ -69,14 +69,10 @@ const (
 // useDictionary makes the dictionary the one for new documents, and the database
 // keep it.
 func (d *DB) useDictionary(ctx context.Context, dictionary []byte) error {
-	compressor, err := newCompressor(dictionary)
-	if err != nil {
-		return err
-	}
-	d.compressor = compressor
+	d.shipped = dictionary
 	sum := sha256.Sum256(dictionary)
 	find := d.read.statements[selectDictionaryID]
-	err = find.QueryRowContext(ctx, sum[:]).Scan(&d.dictionary)
+	err := find.QueryRowContext(ctx, sum[:]).Scan(&d.dictionary)
 	if !errors.Is(err, sql.ErrNoRows) {
 		return d.explain("read the dictionaries of", err)
 	}
@@ -88,6 +84,20 @@ func (d *DB) useDictionary(ctx context.Context, dictionary []byte) error {
 		return err
 	}
 	return d.explain("read the dictionaries of", find.QueryRowContext(ctx, sum[:]).Scan(&d.dictionary))
+}
+
+// compress compresses what is stored of a document. It may be called from several
+// goroutines.
+func (d *DB) compress(document []byte) ([]byte, error) {
+	d.compressorMu.Lock()
+	defer d.compressorMu.Unlock()
+	if d.compressor == nil {
+		var err error
+		if d.compressor, err = newCompressor(d.shipped); err != nil {
+			return nil, err
+		}
+	}
+	return d.compressor.EncodeAll(document, nil), nil
 }
 
 // decompressor gives the decompressor for a row of dictionaries.

@@ -74,9 +74,13 @@ func (d *DB) rowsOf(in *Invoice, role string) (invoiceRows, error) {
 	if len(document) > maxDocument {
 		return invoiceRows{}, fmt.Errorf("its XML and metadata have %d bytes, at most %d can be kept", len(document), maxDocument)
 	}
+	packed, err := d.compress(document)
+	if err != nil {
+		return invoiceRows{}, err
+	}
 	r := readingOf(in, d.now())
 	r.hash, r.role = in.Hash, cmp.Or(in.Role, role)
-	r.size, r.sum, r.packed = len(in.XML), sum, d.compressor.EncodeAll(document, nil)
+	r.size, r.sum, r.packed = len(in.XML), sum, packed
 	return r, nil
 }
 

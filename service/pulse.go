@@ -32,6 +32,13 @@ func (p *Pulse) Beat(name string, due time.Time, failures int) {
 	p.parts[name] = part{due, failures}
 }
 
+// Forget notes that a part has ended and need not be heard of again.
+func (p *Pulse) Forget(name string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.parts, name)
+}
+
 // Moved notes that a part, in the middle of its work, will be heard of again
 // before due. It is never less than what the part has said before.
 func (p *Pulse) Moved(name string, due time.Time) {

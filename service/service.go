@@ -40,8 +40,9 @@ var ErrNotInstalled = errors.New("the service is not installed")
 type Setup struct {
 	Program string // the program that runs now
 	Config  string // its configuration file
-	// DataDir holds the folders of the mirrors, Mirrors, each named in full. Only
-	// these are handed over to the service's account, whatever else is in DataDir.
+	// DataDir holds the folders of the mirrors, and what else the program writes to,
+	// Mirrors, each named in full. Only these are handed over to the service's account,
+	// whatever else is in DataDir.
 	DataDir string
 	Mirrors []string
 	// BackupDir is the folder for backups; "" when there is none. The service's

@@ -39,14 +39,14 @@ func unit(program string, s Setup, credentials []credential) (string, error) {
 		}
 	}
 	values := struct {
-		Description, Name, ExecStart, Mounts string
-		State                                bool
-		Home, ReadWrite, Bind, BindReadOnly  string
-		Credentials                          []string
+		Description, Name, Command, Mounts  string
+		State                               bool
+		Home, ReadWrite, Bind, BindReadOnly string
+		Credentials                         []string
 	}{
 		Description: description,
 		Name:        Name,
-		ExecStart:   word(program, true) + " --config " + word(s.Config, true) + " run",
+		Command:     word(program, true) + " --config " + word(s.Config, true),
 		Mounts:      word(filepath.Dir(s.Config), false) + " " + word(s.DataDir, false),
 		State:       within(s.DataDir, []string{stateDir}),
 		Home:        "yes",

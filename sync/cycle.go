@@ -68,6 +68,7 @@ func (r Report) Err() error {
 // concerns them all. Then it reads again, for a while, what an older version of the
 // program has read, if there is any: that needs no KSeF.
 func (m *Mirror) Cycle(ctx context.Context) (Report, error) {
+	defer m.db.Rest()
 	report, err := m.fetch(ctx)
 	if failed := m.rereadSome(ctx); failed != nil {
 		err = errors.Join(err, failed)
@@ -236,7 +237,7 @@ func (m *Mirror) streams(ctx context.Context) ([]*stream, error) {
 		return nil, err
 	}
 	streams = slices.DeleteFunc(streams, func(s *stream) bool {
-		return !m.EveryRole && m.Now().Before(s.was.LastRunAt.Add(rest(s.was)))
+		return !m.EveryRole && (m.Now().Before(s.was.LastRunAt.Add(rest(s.was))) || s.restsByDay())
 	})
 	slices.SortStableFunc(streams, func(a, b *stream) int { return a.was.LastRunAt.Compare(b.was.LastRunAt) })
 	return streams, nil
@@ -281,6 +282,15 @@ func rest(row db.Stream) time.Duration {
 		return 0
 	}
 	return pause(row.IdleSince, row.LastRunAt)
+}
+
+// restsByDay tells whether the stream is asked for at night only, and has been this
+// night: it is complete up to the moment at which the mirror's night began. So a
+// night that was missed is made up for, what failed is tried again, and a backlog is
+// worked off by day too.
+func (s *stream) restsByDay() bool {
+	return slices.Contains(s.NightRoles, s.role) && s.was.Watermark != "" &&
+		!ksef.Timestamp(s.was.Watermark).Time().Before(lastNight(s.Now(), s.db.Mirror().ID, s.warsaw))
 }
 
 // subjectType is KSeF's word for a role.

@@ -22,6 +22,8 @@ import (
 )
 
 const (
+	// longestTurn is how long a mirror waits for others to store their packages.
+	longestTurn = 5 * time.Minute
 	// packageFull is how many invoices KSeF puts into a package at most. One that
 	// holds as many is taken for truncated whatever KSeF says: it has said false
 	// for 10,001 (api-changelog 2.6.1).
@@ -295,6 +297,11 @@ type arrived struct {
 // is stored and the package agrees with itself. Before that nothing moves, so a
 // package that turns out wrong costs nothing but the repetition.
 func (s *stream) storePackage(ctx context.Context, e db.Export, p *ksef.Package, files []*os.File) (taken, error) {
+	done, err := s.turnToStore(ctx)
+	if err != nil {
+		return taken{}, err
+	}
+	defer done()
 	pack, invoices, err := readPackage(ctx, p, files)
 	if err != nil {
 		return taken{}, err
@@ -333,6 +340,25 @@ func (s *stream) storePackage(ctx context.Context, e db.Export, p *ksef.Package,
 	}
 	batch.reached, batch.rows.Export = pack.next, e.ID
 	return pack, batch.commit(ctx)
+}
+
+// turnToStore waits until no other mirror of this process stores a package, which
+// takes up to 100 MB of memory each; done ends the turn. It does not wait for ever:
+// the other may wait for its disk, or for whoever has locked its database.
+func (m *Mirror) turnToStore(ctx context.Context) (done func(), err error) {
+	if m.Turn == nil {
+		return func() {}, nil
+	}
+	timer := time.NewTimer(longestTurn)
+	defer timer.Stop()
+	select {
+	case m.Turn <- struct{}{}:
+		return func() { <-m.Turn }, nil
+	case <-timer.C:
+		return func() {}, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // readPackage reads the files of a package, which must list as many invoices as

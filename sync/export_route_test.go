@@ -262,6 +262,59 @@ func TestEmptyRolesRest(t *testing.T) {
 	}
 }
 
+// A role that is asked for at night is asked for once a night, until it is complete
+// up to then; by hand at any time.
+func TestNightRoles(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, ksefsim.Options{})
+	w.options.Roles, w.options.NightRoles, w.options.EveryRole = []string{"seller", "buyer"}, []string{"buyer"}, false
+	w.add(ksefsim.Generate(ksefsim.GenerateOptions{Count: 40, Context: company, Seed: 1, From: start.Add(-2 * time.Hour), To: start.Add(-time.Hour)})...)
+	warsaw, err := time.LoadLocation("Europe/Warsaw")
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := func() bool {
+		return slices.ContainsFunc(w.mustCycle().Streams, func(s ksefsync.StreamReport) bool { return s.Role == "buyer" })
+	}
+	if !asked() || asked() {
+		t.Error("a new mirror asks for it at once, and then no more")
+	}
+	nights := map[string]int{}
+	for range 3 * 24 * 2 {
+		w.clock.advance(30 * time.Minute)
+		if at := w.clock.Now().In(warsaw); asked() {
+			nights[at.Format(time.DateOnly)]++
+			if at.Hour() < 1 || at.Hour() > 5 {
+				t.Errorf("asked for at %s", at)
+			}
+		}
+	}
+	for night, times := range nights {
+		if times > 1 {
+			t.Errorf("asked for %d times in the night of %s", times, night)
+		}
+	}
+	if len(nights) != 3 {
+		t.Errorf("asked for in %d of three nights", len(nights))
+	}
+	// A night that failed or was missed is made up for by day.
+	w.clock.advance(time.Duration(36-w.clock.Now().In(warsaw).Hour()) * time.Hour) // about noon tomorrow
+	w.sim.Fault(ksefsim.Answer("/invoices/query/metadata", 2, http.StatusServiceUnavailable, nil, ""))
+	if _, err := w.cycle(); err == nil {
+		t.Fatal("KSeF was to be in trouble")
+	}
+	w.sim.ClearFaults()
+	w.clock.advance(15 * time.Minute)
+	if !asked() || asked() {
+		t.Error("after a night that was missed and a failure it is asked for until that is made up for, and then no more")
+	}
+	w.options.EveryRole = true
+	if !asked() {
+		t.Error("by hand it is not asked for")
+	}
+	w.complete()
+}
+
 // Scenarios 31 (no invoices, with and without a part), 32, 33, 34 and 48: parts
 // and answers that go wrong on the way.
 func TestScenario31To34Parts(t *testing.T) {

@@ -53,11 +53,15 @@ type Options struct {
 	Environment string // test, demo or prod: recorded, so that one folder never mixes two
 	Context     ksef.Context
 	Roles       []string  // seller, buyer, third_party, authorized
+	NightRoles  []string  // those of Roles that are asked for once a night
 	Since       time.Time // where a stream without a watermark starts
 	// EveryRole asks in each cycle for every role, also for those that have always
-	// been empty and were asked not long ago.
+	// been empty and were asked not long ago, and for NightRoles by day.
 	EveryRole bool
 	Layout    tree.Layout
+	// Turn, with room for one, is shared by mirrors of a process that store packages
+	// one after another. nil: this one does not wait for others.
+	Turn chan struct{}
 	// Receivers are told of new invoices, by others: see [db.DB.SetReceivers]. nil
 	// leaves those that the database knows.
 	Receivers []string

@@ -28,16 +28,19 @@ import (
 // sizes are how much is measured.
 type sizes struct {
 	Rounds  int
-	Package int // invoices of a package
-	Naive   int // invoices that are stored in the naive way: it is slow, and what counts is each
-	Backlog int // invoices that wait at KSeF for the hour
-	Held    int // how many times the invoices of a package the larger mirror holds
+	Package int           // invoices of a package
+	Naive   int           // invoices that are stored in the naive way: it is slow, and what counts is each
+	Backlog int           // invoices that wait at KSeF for the hour
+	Held    int           // how many times the invoices of a package the larger mirror holds
+	Mirrors int           // in one process
+	Rest    time.Duration // how long these are looked at with nothing new
+	Cycles  int           // of each of a few mirrors, to see whether anything grows
 }
 
 // full are KSeF's own sizes: 10,000 invoices a package, of which it makes 20 an
 // hour (open-api; limity-api.md).
 func full() sizes {
-	return sizes{Rounds: 3, Package: 10_000, Naive: 2_000, Backlog: 210_000, Held: 100}
+	return sizes{Rounds: 3, Package: 10_000, Naive: 2_000, Backlog: 210_000, Held: 100, Mirrors: 300, Rest: 15 * time.Minute, Cycles: 7 * 24 * 4}
 }
 
 // bench is one run of everything.
@@ -66,7 +69,7 @@ func (b *bench) measureAll(ctx context.Context) (rows []row, err error) {
 		measure func(context.Context) ([]row, error)
 	}{
 		{"compare", b.compare}, {"parse", b.parsing}, {"syncs", b.syncs}, {"memory", b.memory},
-		{"readers", b.readers}, {"hour", b.hour}, {"growth", b.growth},
+		{"readers", b.readers}, {"hour", b.hour}, {"growth", b.growth}, {"mirrors", b.mirrors},
 	} {
 		if b.only != "" && b.only != part.name {
 			continue

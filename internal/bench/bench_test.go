@@ -25,14 +25,14 @@ func TestMain(m *testing.M) {
 // Everything is measured, on sizes that tell nothing: the programme must not rot.
 func TestMeasureAll(t *testing.T) {
 	var progress, table bytes.Buffer
-	b := &bench{sizes: sizes{Rounds: 1, Package: 100, Naive: 20, Backlog: 200, Held: 3}, dir: t.TempDir(), progress: &progress}
+	b := &bench{sizes: sizes{Rounds: 1, Package: 100, Naive: 20, Backlog: 200, Held: 3, Mirrors: 3, Rest: time.Second, Cycles: 7}, dir: t.TempDir(), progress: &progress}
 	rows, err := b.measureAll(t.Context())
 	if err != nil {
 		t.Fatalf("%v\n%s", err, &progress)
 	}
 	printTable(&table, rows)
 	t.Logf("\n%s\n%s", &progress, &table)
-	if strings.Contains(table.String(), "NaN") || len(rows) != 27 {
+	if strings.Contains(table.String(), "NaN") || len(rows) != 31 {
 		t.Errorf("%d rows:\n%s", len(rows), &table)
 	}
 

@@ -24,6 +24,8 @@ func runChild(ctx context.Context, job, argument string) error {
 		return do(argument, func(s scenario) error { return serveSimulator(ctx, s) })
 	case "mirror":
 		return answer(argument, func(j mirrorJob) (measured, error) { return mirror(ctx, j) })
+	case "keep":
+		return do(argument, func(configuration string) error { return keepMirrors(ctx, configuration) })
 	case "naive":
 		return answer(argument, func(j mirrorJob) (measured, error) { return naive(ctx, j) })
 	case "stages":

@@ -31,7 +31,7 @@ func run(ctx context.Context) (err error) {
 	full := full()
 	dir := flag.String("dir", "", "work in a new folder below this `folder` (default: that for temporary files)")
 	flag.IntVar(&full.Rounds, "rounds", full.Rounds, "how `often` everything is measured; the table shows the medians")
-	only := flag.String("only", "", "measure one `part`: compare, parse, syncs, memory, readers, hour or growth")
+	only := flag.String("only", "", "measure one `part`: compare, parse, syncs, memory, readers, hour, growth or mirrors")
 	flag.Parse()
 	// Always a new folder, and nothing is deleted before the end: just after a
 	// deletion ext4 makes files several times slower.

@@ -24,6 +24,7 @@ type scenario struct {
 	Invoices   int
 	Shape      shape
 	Production bool // its limits hold, in virtual time
+	Companies  int  // besides, each with a token of its own and a few invoices
 }
 
 // serveSimulator is a process that serves a simulated KSeF until its standard
@@ -38,6 +39,14 @@ func serveSimulator(ctx context.Context, s scenario) error {
 	sim.AddToken(company, token)
 	if _, err := sim.Add(invoices(s.Invoices, s.Shape, c.Now())...); err != nil {
 		return err
+	}
+	for i := range s.Companies {
+		whose := ksef.Context{Type: ksef.ContextNIP, Value: nip(i)}
+		sim.AddToken(whose, token+whose.Value)
+		some := ksefsim.Generate(ksefsim.GenerateOptions{Count: 10, Context: whose, From: c.Now().Add(-span), To: c.Now(), Seed: uint64(i)})
+		if _, err := sim.Add(some...); err != nil {
+			return err
+		}
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/", sim)

@@ -4,7 +4,6 @@ package main
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -31,17 +30,21 @@ func used() (usage, error) {
 // peakMemory is the most memory that this process ever had resident, in bytes. It
 // is not getrusage's, which a process inherits from the one that started it.
 func peakMemory() (int64, error) {
-	status, err := os.ReadFile("/proc/self/status")
+	return peakMemoryOf("/proc/self/status")
+}
+
+func peakMemoryOf(path string) (int64, error) {
+	status, err := os.ReadFile(path)
 	if err != nil {
 		return 0, err
 	}
 	_, after, found := bytes.Cut(status, []byte("VmHWM:"))
 	if !found {
-		return 0, errors.New("/proc/self/status has no VmHWM")
+		return 0, fmt.Errorf("%s has no VmHWM", path)
 	}
 	var kilobytes int64
 	if _, err := fmt.Sscanf(string(after), "%d kB", &kilobytes); err != nil {
-		return 0, fmt.Errorf("VmHWM in /proc/self/status: %w", err)
+		return 0, fmt.Errorf("VmHWM in %s: %w", path, err)
 	}
 	return kilobytes << 10, nil
 }

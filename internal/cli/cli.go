@@ -16,6 +16,7 @@ import (
 	"golang.org/x/term"
 
 	"ksefmirror/internal/config"
+	"ksefmirror/internal/control"
 	"ksefmirror/internal/ksef"
 	"ksefmirror/internal/tree"
 	ksefsync "ksefmirror/sync"
@@ -55,6 +56,7 @@ type command struct {
 	configFlag     string
 	stdin          io.Reader
 	stdout, stderr io.Writer
+	keeper         *keeper // the daemon that does the command, for another process; nil: this one does
 }
 
 // Main runs the program with the arguments after its name and returns its exit
@@ -62,10 +64,16 @@ type command struct {
 func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	c := &command{stdin: stdin, stdout: stdout, stderr: stderr}
 	root := c.root()
+	root.AddCommand(c.demo(), c.simulate(), c.sync(), c.run(), c.reload(), c.status(), c.doctor(), c.invoices(), c.show(), c.register(), c.verify(), c.reparse(), c.reconcile(), c.backup(), c.restore(), c.rebuild(), c.remote(), c.auth(), c.config(), c.service(), c.version())
+	return c.execute(ctx, root, args)
+}
+
+// execute runs a command of root and gives its exit code.
+func (c *command) execute(ctx context.Context, root *cobra.Command, args []string) int {
 	root.SetArgs(args)
-	root.SetIn(stdin)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
+	root.SetIn(c.stdin)
+	root.SetOut(c.stdout)
+	root.SetErr(c.stderr)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return 0
@@ -81,12 +89,12 @@ func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io
 		}
 	case errors.As(err, &problems):
 		code = exitUsage
-	case errors.Is(err, ksefsync.ErrLocked):
+	case errors.Is(err, ksefsync.ErrLocked), errors.Is(err, control.ErrRunning):
 		code = exitLocked
 	}
-	_, _ = fmt.Fprintln(stderr, "ksefmirror:", err)
+	_, _ = fmt.Fprintln(c.stderr, "ksefmirror:", err)
 	if hint := hintFor(err); hint != "" {
-		_, _ = fmt.Fprintln(stderr, "  "+hint)
+		_, _ = fmt.Fprintln(c.stderr, "  "+hint)
 	}
 	return code
 }
@@ -107,6 +115,7 @@ func hintFor(err error) string {
 	return ""
 }
 
+// root is the command without any below it.
 func (c *command) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "ksefmirror",
@@ -127,12 +136,15 @@ Exit codes: 0 in order, 1 failure, 2 wrong command line or configuration,
 		return usageError(fmt.Errorf("%w\n  See: %s --help", err, cmd.CommandPath()))
 	})
 	root.PersistentFlags().StringVar(&c.configFlag, "config", "", "configuration `file` (default: config.toml here, then the system's place)")
-	root.AddCommand(c.demo(), c.simulate(), c.sync(), c.run(), c.status(), c.doctor(), c.invoices(), c.show(), c.register(), c.verify(), c.reparse(), c.reconcile(), c.backup(), c.restore(), c.rebuild(), c.remote(), c.auth(), c.config(), c.service(), c.version())
 	return root
 }
 
-// load reads the configuration that the flag or the default places name.
+// load reads the configuration that the flag or the default places name, or in the
+// daemon gives the one that is in force.
 func (c *command) load() (*config.Config, error) {
+	if c.keeper != nil {
+		return c.keeper.inForce(), nil
+	}
 	loaded, _, err := c.loadBy(config.Load)
 	return loaded, err
 }
@@ -189,9 +201,12 @@ func choose(mirrors []config.Mirror, names []string) ([]config.Mirror, error) {
 
 // logger writes to standard error as the configuration says: text to a
 // terminal, JSON otherwise, unless the format is fixed.
-func (c *command) logger(l config.Log) *slog.Logger {
-	options := &slog.HandlerOptions{Level: l.Level}
-	if l.Format == "json" || l.Format == "auto" && !isTerminal(c.stderr) {
+func (c *command) logger(l config.Log) *slog.Logger { return c.loggerAt(l.Level, l.Format) }
+
+// loggerAt is logger with a level that may change.
+func (c *command) loggerAt(level slog.Leveler, format string) *slog.Logger {
+	options := &slog.HandlerOptions{Level: level}
+	if format == "json" || format == "auto" && !isTerminal(c.stderr) {
 		return slog.New(slog.NewJSONHandler(c.stderr, options))
 	}
 	return slog.New(slog.NewTextHandler(c.stderr, options))
@@ -219,7 +234,7 @@ func options(m config.Mirror, log *slog.Logger, adjust ...func(*ksef.Client)) (k
 	}
 	return ksefsync.Options{
 		Dir: m.Dir, Environment: m.Environment, Context: ksefContext(m.Context),
-		Roles: m.Roles, Since: m.Since, Layout: layout, Receivers: names, Log: log,
+		Roles: m.Roles, NightRoles: m.NightRoles, Since: m.Since, Layout: layout, Receivers: names, Log: log,
 		Remote: func(requests ksef.RequestLog) ksefsync.Remote {
 			client := newClient(m, requests, log)
 			logInWith(client, m, log)

@@ -92,20 +92,17 @@ func (c *command) runDemo(ctx context.Context, dir string, keep bool) error {
 		}
 	}
 	log := c.logger(config.Log{Level: loaded.Log.Level + 4, Format: "text"}) // warnings: the demo tells the rest itself
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		daemon.Run(work, log, []daemon.Job{{Name: mirror.Name, Interval: time.Second / 2, Open: func(ctx context.Context) (daemon.Mirror, error) {
-			opened, err := open(ctx, mirror, log, bar.show)
-			if err != nil {
-				return nil, err
-			}
-			return observed{opened, counted}, nil
-		}}})
-	}()
+	keeping := &daemon.Daemon{Log: log}
+	keeping.Keep(work, []daemon.Job{{Name: mirror.Name, Interval: time.Second / 2, Open: func(ctx context.Context) (daemon.Mirror, error) {
+		opened, err := open(ctx, mirror, log, bar.show)
+		if err != nil {
+			return nil, err
+		}
+		return observed{opened, counted}, nil
+	}}})
 	stop := func() error {
 		endWork()
-		<-ended
+		keeping.Wait()
 		return ctx.Err()
 	}
 	until := func(n int64) bool {

@@ -39,7 +39,8 @@ func (c *command) reconcile() *cobra.Command {
 to the first of the month before last, and compares it with what is here. What was
 missing is stored. What KSeF no longer lists is kept, and marked. It prints KSeF's
 number of invoices and sums for each month and currency, and beneath them what is
-here where that differs. The daemon does the same by itself at night.
+here where that differs. The daemon does the same by itself at night, and does this
+while it runs.
 
 Months are those in which KSeF stored the invoices for good, in Polish time, which
 is when a buyer has received them; with --by issued those of the date of issue.
@@ -54,6 +55,9 @@ can go on.`,
 			}
 			loaded, mirrors, err := c.pick(names)
 			if err != nil {
+				return err
+			}
+			if done, err := c.throughDaemon(cmd, loaded, names); done {
 				return err
 			}
 			var codes []int
@@ -121,20 +125,17 @@ func poland() (*time.Location, error) {
 // gives its exit code.
 func (c *command) reconcileOne(ctx context.Context, loaded *config.Config, m config.Mirror, since time.Time, flags reconcileFlags) (reconciled, int, error) {
 	shown := reconciled{Name: m.Name, Roles: []ksefsync.RoleReconciliation{}}
-	mirror, err := open(ctx, m, c.logger(loaded.Log), func(ksefsync.Progress) {})
-	if errors.Is(err, ksefsync.ErrLocked) {
-		return shown, exitLocked, err
-	}
+	b, err := c.borrow(ctx, loaded, m, false, func(ksefsync.Progress) {})
 	if err != nil {
-		return shown, exitFailure, err
+		return shown, exitOfError(err), err
 	}
 	r := ksefsync.Reconciliation{Since: since}
 	if flags.all {
 		r.Since = m.Since
 	}
-	err = c.compare(ctx, m.Name, mirror, &r, flags.wait)
+	err = c.compare(ctx, m.Name, b, &r, flags.wait)
 	shown.Roles = append(shown.Roles, r.Roles...)
-	code := exitFailure
+	code := exitOfError(err)
 	var budget *ksef.BudgetError
 	switch {
 	case errors.As(err, &budget):
@@ -149,14 +150,23 @@ func (c *command) reconcileOne(ctx context.Context, loaded *config.Config, m con
 				m.Name, budget.Until.Local().Format(time.DateTime))
 		}
 	}
-	return shown, code, errors.Join(err, mirror.Close())
+	return shown, code, errors.Join(err, b.giveBack())
 }
 
 // compare compares until all is compared, or the limits allow no more and nobody
 // waits.
-func (c *command) compare(ctx context.Context, name string, mirror *ksefsync.Mirror, r *ksefsync.Reconciliation, wait bool) error {
+func (c *command) compare(ctx context.Context, name string, b borrowed, r *ksefsync.Reconciliation, wait bool) error {
+	var last *ksefsync.Mirror
 	for {
-		err := mirror.Reconcile(ctx, r)
+		err := b.lend(ctx, func(ctx context.Context, mirror *ksefsync.Mirror) error {
+			if last != nil && last != mirror {
+				// The daemon has opened it anew meanwhile: what was begun with the other
+				// begins again.
+				*r = ksefsync.Reconciliation{Since: r.Since}
+			}
+			last = mirror
+			return mirror.Reconcile(ctx, r)
+		})
 		var budget *ksef.BudgetError
 		if !wait || !errors.As(err, &budget) {
 			return err

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"ksefmirror/internal/config"
+	"ksefmirror/internal/control"
 	"ksefmirror/service"
 )
 
@@ -89,6 +90,7 @@ func (c *command) plan() (service.Plan, error) {
 		return service.Plan{}, err
 	}
 	s.DataDir, s.BackupDir = loaded.DataDir, loaded.Backup.Dir
+	s.Mirrors = append(s.Mirrors, control.Folder(loaded.DataDir)) // it is the service's too
 	for _, m := range loaded.Mirrors {
 		s.Mirrors = append(s.Mirrors, m.Dir)
 	}

@@ -20,10 +20,14 @@ func (c *command) sync() *cobra.Command {
 		Short: "Bring mirrors up to date once",
 		Long: `Fetches everything new for the named mirrors, or for all, and stops when they are
 current, or when KSeF's limits allow no more: then it says from when it can go on
-and exits 5. What was fetched is kept either way.`,
+and exits 5. What was fetched is kept either way. While the daemon runs, it does the
+work, between its own cycles.`,
 		RunE: func(cmd *cobra.Command, names []string) error {
 			loaded, mirrors, err := c.pick(names)
 			if err != nil {
+				return err
+			}
+			if done, err := c.throughDaemon(cmd, loaded, names); done {
 				return err
 			}
 			var codes []int
@@ -53,33 +57,38 @@ and exits 5. What was fetched is kept either way.`,
 // syncOne brings one mirror up to date and gives its exit code.
 func (c *command) syncOne(ctx context.Context, loaded *config.Config, m config.Mirror, wait bool) (int, error) {
 	bar := newProgress(c.stderr, m.Name)
-	log := c.logger(loaded.Log)
-	mirror, err := open(ctx, m, log, bar.show)
-	if errors.Is(err, ksefsync.ErrLocked) {
-		return exitLocked, err
-	}
+	log := c.logger(loaded.Log).With("mirror", m.Name)
+	b, err := c.borrow(ctx, loaded, m, true, bar.show)
 	if err != nil {
-		return exitFailure, err
+		return exitOfError(err), err
 	}
-	mirror.EveryRole = true // who asks by hand wants to know about all
-	code, err := c.cycles(ctx, m.Name, mirror, bar, wait)
-	if ctx.Err() == nil {
-		// It is for people and no part of the mirror: without it the work is as good.
-		if fileErr := healthOf(m, loaded.Backup.Dir).Look(ctx, err, time.Now()).WriteFile(); fileErr != nil {
-			_, _ = fmt.Fprintf(c.stderr, "%s: the STATUS file could not be written: %v\n", m.Name, fileErr)
+	code, err := c.cycles(ctx, m.Name, b, bar, wait)
+	var deliverErr error
+	if c.keeper == nil { // the daemon tells them by itself
+		if ctx.Err() == nil {
+			// It is for people and no part of the mirror: without it the work is as good.
+			if fileErr := healthOf(m, loaded.Backup.Dir).Look(ctx, err, time.Now()).WriteFile(); fileErr != nil {
+				_, _ = fmt.Fprintf(c.stderr, "%s: the STATUS file could not be written: %v\n", m.Name, fileErr)
+			}
 		}
+		deliverErr = b.lend(ctx, func(ctx context.Context, mirror *ksefsync.Mirror) error { return c.deliver(ctx, m, mirror, log) })
 	}
-	deliverErr := c.deliver(ctx, m, mirror, log.With("mirror", m.Name))
-	if closeErr := errors.Join(deliverErr, mirror.Close()); closeErr != nil {
+	if closeErr := errors.Join(deliverErr, b.giveBack()); closeErr != nil {
 		return exitFailure, errors.Join(err, closeErr)
 	}
 	return code, err
 }
 
 // cycles runs cycles until the mirror is current or may ask no more.
-func (c *command) cycles(ctx context.Context, name string, mirror *ksefsync.Mirror, bar *progress, wait bool) (int, error) {
+func (c *command) cycles(ctx context.Context, name string, b borrowed, bar *progress, wait bool) (int, error) {
 	for {
-		report, err := mirror.Cycle(ctx)
+		var report ksefsync.Report
+		err := b.lend(ctx, func(ctx context.Context, mirror *ksefsync.Mirror) (err error) {
+			mirror.EveryRole = true // who asks by hand wants to know about all
+			defer func() { mirror.EveryRole = false }()
+			report, err = mirror.Cycle(ctx)
+			return err
+		})
 		bar.end()
 		c.printReport(name, report)
 		var budget *ksef.BudgetError
@@ -103,7 +112,7 @@ func (c *command) cycles(ctx context.Context, name string, mirror *ksefsync.Mirr
 
 func exitOf(report ksefsync.Report, err error) int {
 	if err != nil {
-		return exitFailure
+		return exitOfError(err)
 	}
 	for _, s := range report.Streams {
 		if s.Waiting > 0 {
@@ -111,6 +120,13 @@ func exitOf(report ksefsync.Report, err error) int {
 		}
 	}
 	return 0
+}
+
+func exitOfError(err error) int {
+	if errors.Is(err, ksefsync.ErrLocked) {
+		return exitLocked
+	}
+	return exitFailure
 }
 
 func (c *command) printReport(name string, report ksefsync.Report) {

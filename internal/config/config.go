@@ -75,6 +75,9 @@ type Mirror struct {
 	// Since is the day, at 00:00 UTC, from which a new mirror copies invoices.
 	Since    time.Time
 	Interval time.Duration // from the start of one cycle to the start of the next
+	// NightRoles are those of Roles that are asked for once a night only.
+	NightRoles []string
+	QuietHours Hours // in which KSeF is not asked
 	// Layout is the pattern of folder and file names, as the operator wrote it.
 	Layout string
 	// PingURL is where the address is kept that is told of every cycle; zero for none.
@@ -113,6 +116,27 @@ type Mail struct {
 	User     string
 	Password Reference
 	From     string // a plain address
+}
+
+// Hours are hours of every day. The zero value is none.
+type Hours struct {
+	From, To int // minutes after midnight: From is included, To is not; over midnight if it is before From
+}
+
+// Contain tells whether a clock that shows t, in its location, shows one of the
+// hours.
+func (h Hours) Contain(t time.Time) bool {
+	minute := t.Hour()*60 + t.Minute()
+	if h.From <= h.To {
+		return h.From <= minute && minute < h.To
+	}
+	return minute >= h.From || minute < h.To
+}
+
+// Length is how long they are, but for the days on which the clock is changed.
+func (h Hours) Length() time.Duration {
+	const day = 24 * 60
+	return time.Duration((h.To-h.From+day)%day) * time.Minute
 }
 
 // The ways to log in.

@@ -52,7 +52,9 @@ type (
 		Context     any           `toml:"context"`
 		Roles       any           `toml:"roles"`
 		Since       any           `toml:"since"`
+		NightRoles  any           `toml:"night_roles"`
 		Interval    any           `toml:"interval"`
+		QuietHours  any           `toml:"quiet_hours"`
 		Layout      any           `toml:"layout"`
 		PingURL     any           `toml:"ping_url"`
 		Auth        authTable     `toml:"auth"`
@@ -317,8 +319,18 @@ func (c *checker) mirror(name, dataDir string, table mirrorTable) Mirror {
 		mirror.Context = context
 	}
 
+	before := len(c.problems)
 	if table.Roles != nil {
 		mirror.Roles = c.roles(key("roles"), table.Roles)
+	}
+	rolesAreRight := len(c.problems) == before
+	if list, ok := table.NightRoles.([]any); table.NightRoles != nil && (!ok || len(list) > 0) {
+		mirror.NightRoles = c.roles(key("night_roles"), table.NightRoles)
+		for _, role := range mirror.NightRoles {
+			if rolesAreRight && !slices.Contains(mirror.Roles, role) {
+				c.report(key("night_roles"), role, "want roles that are among roles")
+			}
+		}
 	}
 
 	if text, ok := c.text(key("since"), table.Since, mirror.Since.Format(time.DateOnly)); ok {
@@ -344,6 +356,14 @@ func (c *checker) mirror(name, dataDir string, table mirrorTable) Mirror {
 			c.report(key("interval"), text, fmt.Sprintf("want at least %q in this environment", strings.TrimSuffix(minimum.String(), "0s")))
 		}
 		mirror.Interval = interval
+	}
+
+	if text, ok := c.text(key("quiet_hours"), table.QuietHours, ""); ok && text != "" {
+		hours, err := parseHours(text)
+		if err != nil {
+			c.report(key("quiet_hours"), text, err.Error())
+		}
+		mirror.QuietHours = hours
 	}
 
 	if text, ok := c.text(key("layout"), table.Layout, mirror.Layout); ok {
@@ -446,6 +466,26 @@ func (c *checker) roles(key toml.Key, value any) []string {
 		}
 	}
 	return chosen
+}
+
+var hoursPattern = regexp.MustCompile(`^([01][0-9]|2[0-3]):([0-5][0-9])-([01][0-9]|2[0-3]):([0-5][0-9])$`)
+
+// parseHours reads hours such as 22:00-06:00. The error says what is expected.
+func parseHours(text string) (Hours, error) {
+	found := hoursPattern.FindStringSubmatch(text)
+	if found == nil {
+		return Hours{}, errors.New(`want hours of the day such as "22:00-06:00"`)
+	}
+	minutes := func(hours, minutes string) int {
+		h, _ := strconv.Atoi(hours) // the pattern lets digits through only
+		m, _ := strconv.Atoi(minutes)
+		return h*60 + m
+	}
+	hours := Hours{From: minutes(found[1], found[2]), To: minutes(found[3], found[4])}
+	if hours.From == hours.To {
+		return Hours{}, errors.New("want an end that is not the beginning, or KSeF would never be asked, or always")
+	}
+	return hours, nil
 }
 
 // minimumInterval is the shortest time between two cycles. KSeF asks for 15

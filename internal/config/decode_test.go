@@ -27,6 +27,8 @@ context = "nip:5265877635"
 roles = ["buyer", "seller"]
 since = "2026-03-01"
 interval = "1h"
+quiet_hours = "22:00-06:15"
+night_roles = ["seller"]
 layout = "{date}"
 [mirror.acme.auth]
 method = "token"
@@ -82,6 +84,8 @@ func TestDecodeGood(t *testing.T) {
 			Roles:       []string{"buyer", "seller"},
 			Since:       time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC),
 			Interval:    time.Hour,
+			NightRoles:  []string{"seller"},
+			QuietHours:  Hours{22 * 60, 6*60 + 15},
 			Layout:      "{date}",
 			Auth:        Auth{Method: "token", Token: Reference{"env", "ACME_TOKEN"}},
 			Dir:         filepath.Join(data, "acme"),
@@ -99,6 +103,7 @@ func TestDecodeAccepts(t *testing.T) {
 		{"ping", `layout = "{date}"`, "layout = \"{date}\"\nping_url = \"cred:acme.ping\""},
 		{"absolute data_dir", `"copies"`, `'` + filepath.Join(home(t), "elsewhere") + `'`},
 		{"15 minutes on prod", "interval = \"1h\"", "interval = \"15m\""},
+		{"no night roles and no quiet hours", "quiet_hours = \"22:00-06:15\"\nnight_roles = [\"seller\"]", "quiet_hours = \"\"\nnight_roles = []"},
 		{"any interval at a simulator", "https://Example.test/v2/\"\ncontext = \"nip:5265877635\"\nroles = [\"buyer\", \"seller\"]\nsince = \"2026-03-01\"\ninterval = \"1h\"",
 			"http://127.0.0.1:8080/v2\"\ncontext = \"nip:5265877635\"\nroles = [\"buyer\", \"seller\"]\nsince = \"2026-03-01\"\ninterval = \"10ms\""},
 		{"http to localhost", `https://Example.test/v2/`, `http://localhost:8080`},
@@ -196,6 +201,12 @@ func TestDecodeProblems(t *testing.T) {
 		{"before KSeF", `"2026-03-01"`, `"2021-12-31"`, "mirror.acme.since", "2021-12-31", "2022-01-01 or later"},
 		{"in the future", `"2026-03-01"`, `"2026-11-23"`, "mirror.acme.since", "2026-11-23", "not in the future"},
 
+		{"quiet hours without an end", `"22:00-06:15"`, `"22:00"`, "mirror.acme.quiet_hours", "22:00", `such as "22:00-06:00"`},
+		{"quiet hours of no clock", `"22:00-06:15"`, `"24:00-06:15"`, "mirror.acme.quiet_hours", "24:00-06:15", `such as "22:00-06:00"`},
+		{"quiet hours all day", `"22:00-06:15"`, `"22:00-22:00"`, "mirror.acme.quiet_hours", "22:00-22:00", "never be asked"},
+		{"quiet hours as a number", `"22:00-06:15"`, `22`, "mirror.acme.quiet_hours", "22", "quotation marks"},
+		{"night role that is none", `["seller"]`, `["sellers"]`, "mirror.acme.night_roles", "sellers", "want a list"},
+		{"night role that is not asked for", `["seller"]`, `["authorized"]`, "mirror.acme.night_roles", "authorized", "among roles"},
 		{"interval without unit", `"1h"`, `"15"`, "mirror.acme.interval", "15", "with its unit"},
 		{"negative interval", `"1h"`, `"-1h"`, "mirror.acme.interval", "-1h", "with its unit"},
 		{"too often for demo", `"1h"`, `"14m59s"`, "mirror.acme.interval", "14m59s", `at least "15m"`},
@@ -405,4 +416,36 @@ func FuzzDecode(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestHours(t *testing.T) {
+	at := func(clock string) time.Time {
+		t.Helper()
+		parsed, err := time.Parse("15:04:05", clock)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return parsed
+	}
+	for _, test := range []struct {
+		hours   Hours
+		in, out []string
+		length  time.Duration
+	}{
+		{Hours{}, nil, []string{"00:00:00", "12:00:00"}, 0},
+		{Hours{9 * 60, 17*60 + 30}, []string{"09:00:00", "17:29:59"}, []string{"08:59:59", "17:30:00", "00:00:00"}, 8*time.Hour + 30*time.Minute},
+		{Hours{22 * 60, 6 * 60}, []string{"22:00:00", "23:59:59", "00:00:00", "05:59:59"}, []string{"21:59:59", "06:00:00", "12:00:00"}, 8 * time.Hour},
+		{Hours{22 * 60, 0}, []string{"22:00:00", "23:59:59"}, []string{"00:00:00"}, 2 * time.Hour},
+	} {
+		for want, clocks := range map[bool][]string{true: test.in, false: test.out} {
+			for _, clock := range clocks {
+				if test.hours.Contain(at(clock)) != want {
+					t.Errorf("%v contain %s: want %t", test.hours, clock, want)
+				}
+			}
+		}
+		if got := test.hours.Length(); got != test.length {
+			t.Errorf("%v are %s long, want %s", test.hours, got, test.length)
+		}
+	}
 }

@@ -99,7 +99,9 @@ const (
 const shownWaiting = 20
 
 // patience is how long the mirror may go without a success.
-func patience(m config.Mirror) time.Duration { return max(late*m.Interval, minLate) }
+func patience(m config.Mirror) time.Duration {
+	return max(late*m.Interval, minLate) + m.QuietHours.Length()
+}
 
 // found is everything that notices are made from.
 type found struct {
@@ -156,6 +158,9 @@ func (f found) addOfStatus(m config.Mirror, now time.Time, add adder) {
 	f.addErrors(add)
 	for _, stream := range s.Streams {
 		allowed := patience(m) + time.Duration(stream.RestSeconds)*time.Second
+		if slices.Contains(m.NightRoles, stream.Role) {
+			allowed += 24 * time.Hour
+		}
 		success, _ := time.Parse(time.RFC3339, stream.LastSuccess) // a zero time is told apart below
 		switch {
 		case stream.LastRun == "":
