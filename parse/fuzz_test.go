@@ -2,6 +2,7 @@ package parse
 
 import (
 	"bytes"
+	"encoding/hex"
 	"encoding/xml"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -160,7 +162,8 @@ func FuzzRR(f *testing.F)     { fuzzForm(f, "rr_invoice", "rr_correction") }
 func FuzzPEF(f *testing.F)    { fuzzForm(f, "pef_invoice") }
 func FuzzPEFKOR(f *testing.F) { fuzzForm(f, "pef_correction", "pef_credit_note") }
 
-// fuzzForm fuzzes with the invoices of testdata that have these names.
+// fuzzForm fuzzes with the invoices of testdata that have these names, from what ten
+// minutes of it for each form found worth keeping.
 func fuzzForm(f *testing.F, names ...string) {
 	var invoices [][]byte
 	for i, name := range names {
@@ -170,6 +173,7 @@ func fuzzForm(f *testing.F, names ...string) {
 			f.Add(uint8(i), []byte{operation, 0, 40, 1, operation, 0, 90, 7}, "SECRET &<1>")
 		}
 	}
+	addCorpus(f)
 	f.Fuzz(func(t *testing.T, which uint8, edits []byte, text string) {
 		if len(edits) > 200 {
 			return
@@ -191,6 +195,31 @@ func fuzzForm(f *testing.F, names ...string) {
 		}
 		checkDocument(t, doc)
 	})
+}
+
+// addCorpus adds the inputs that are kept in testdata, each on a line: which invoice,
+// the edits in hexadecimal, the text in quotation marks.
+func addCorpus(f *testing.F) {
+	corpus, err := os.ReadFile(filepath.Join("testdata", "corpus", f.Name()+".txt"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	for line := range strings.Lines(string(corpus)) {
+		part := strings.SplitN(strings.TrimSpace(line), " ", 3)
+		which, err := strconv.ParseUint(part[0], 10, 8)
+		if err != nil {
+			f.Fatal(err)
+		}
+		edits, err := hex.DecodeString(part[1])
+		if err != nil {
+			f.Fatal(err)
+		}
+		text, err := strconv.Unquote(part[2])
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(uint8(which), edits, text)
+	}
 }
 
 // element is an element of a test document, with its name as written.
