@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
 
 	"ksefmirror/internal/health"
 	"ksefmirror/internal/ksefsim"
@@ -114,7 +115,7 @@ func TestSeeingItWork(t *testing.T) {
 	p.eventually("metrics", func() bool { return strings.Contains(metrics(), `ksefmirror_invoices{mirror="acme"} 6`) })
 	p.eventually("STATUS file", func() bool { return strings.Contains(text(), "6 in all.") })
 	p.eventually("pings", func() bool { return strings.HasPrefix(pinged.pings(), "/check/start /check") })
-	var parser expfmt.TextParser
+	parser := expfmt.NewTextParser(model.LegacyValidation)
 	told := metrics()
 	families, err := parser.TextToMetricFamilies(strings.NewReader(told))
 	if err != nil {

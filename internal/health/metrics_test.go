@@ -17,6 +17,7 @@ import (
 
 	"github.com/oasdiff/yaml3"
 	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
 
 	"ksefmirror/internal/config"
 	"ksefmirror/internal/event"
@@ -97,7 +98,7 @@ func TestMetricsOfAnUnreadableMirror(t *testing.T) {
 // adds instance and job.
 func exported(t *testing.T) map[string][]string {
 	t.Helper()
-	var parser expfmt.TextParser
+	parser := expfmt.NewTextParser(model.LegacyValidation)
 	families, err := parser.TextToMetricFamilies(strings.NewReader(gather(t, everything())))
 	if err != nil {
 		t.Fatal(err)
