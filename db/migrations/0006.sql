@@ -61,12 +61,14 @@ UPDATE invoice_references SET target_id = (
 
 CREATE VIEW v_corrections AS
 -- One row for each invoice that a correction names, whether the mirror has it or not.
+-- A month: tax_month = '2026-11'
 SELECT
   i.id AS invoice_id, -- invoice_id: of the correction, as v_invoices.id
   i.ksef_number AS ksef_number, -- ksef_number: of the correction
   i.invoice_number AS invoice_number, -- invoice_number: of the correction; NULL: not stated
   i.invoice_type AS invoice_type, -- invoice_type: of the correction, as in v_invoices; NULL: not stated
   i.issue_date AS issue_date, -- issue_date: of the correction; NULL: not stated
+  substr(coalesce(i.tax_date, i.issue_date), 1, 7) AS tax_month, -- tax_month: of the correction, as v_invoices.tax_month, YYYY-MM; indexed; NULL: no date is known
   i.seller_nip AS seller_nip, -- seller_nip: of the correction; NULL: not stated
   i.seller_name AS seller_name, -- seller_name: of the correction; NULL: not stated
   i.buyer_nip AS buyer_nip, -- buyer_nip: of the correction; NULL: not stated, or the buyer has another identifier
