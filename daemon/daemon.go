@@ -50,7 +50,9 @@ type Job struct {
 	// reflect.DeepEqual sees it, takes the place of one that runs.
 	Settings any
 	// Open opens the mirror. It is called again after every failure of this machine's,
-	// so that a mounted volume, a released lock or a mended database is picked up.
+	// so that a mounted volume, a released lock or a mended database is picked up. Its
+	// ctx is that of what the mirror is opened for, which ends before the mirror is
+	// closed.
 	Open func(ctx context.Context) (Mirror, error)
 	// Beat, if not nil, is called whenever the mirror's loop has moved: unless it is
 	// stuck, it will call again before due. failures counts the failed cycles in a

@@ -283,7 +283,8 @@ func (k *keeper) opener(backup config.Backup, m config.Mirror, watcher *health.W
 		if err != nil {
 			return nil, errors.Join(err, mirror.Close())
 		}
-		return tell(ctx, watched{mirror, watcher}, sender), nil
+		// Not for ctx, which is that of the first cycle, or of a command.
+		return tell(k.ctx, watched{mirror, watcher}, sender), nil
 	}
 }
 
