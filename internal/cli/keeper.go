@@ -45,10 +45,12 @@ type keeper struct {
 	turn    chan struct{}   // of the mirrors, to store a package
 	ctx     context.Context // of the daemon, for the mirrors: one that a command brings in outlives the command
 
-	mu      sync.Mutex
+	reading sync.Mutex // of the file, which may be on a disk that hangs: what tells systemd that all is well does not wait for it
+	seen    string     // what the file held when it was last read
+
+	mu      sync.Mutex     // changed with reading held too
 	loaded  *config.Config // in force
-	seen    string         // what the file held when it was last read
-	refused string         // what is wrong with it; "": it is in force
+	refused string         // what is wrong with the file; "": it is in force
 }
 
 // keep keeps all mirrors until ctx ends.
@@ -88,7 +90,10 @@ func (c *command) keep(ctx context.Context, ready func(*slog.Logger, service.Hea
 	if server != nil {
 		beside.Go(func() { server.Serve(ctx, log, k.answer) })
 	}
-	beside.Go(func() { k.watch(ctx) })
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP) // before anybody is told that it is ready for one
+	defer signal.Stop(hup)
+	beside.Go(func() { k.watch(ctx, hup) })
 	if loaded.Metrics != "" {
 		beside.Go(func() { k.metrics.Serve(ctx, loaded.Metrics, log) })
 	}
@@ -130,10 +135,7 @@ func (k *keeper) answer(ctx context.Context, args []string, stdout, stderr io.Wr
 
 // watch reads the configuration anew when it may have changed, and on SIGHUP, until
 // ctx ends.
-func (k *keeper) watch(ctx context.Context) {
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
+func (k *keeper) watch(ctx context.Context, hup <-chan os.Signal) {
 	var watching sync.WaitGroup
 	defer watching.Wait()
 	watching.Go(func() {
@@ -148,7 +150,7 @@ func (k *keeper) watch(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-hup:
-			_, _ = k.reload(ctx) // its error is in the log
+			_, _ = k.reload() // its error is in the log
 		}
 	}
 }
@@ -156,26 +158,29 @@ func (k *keeper) watch(ctx context.Context) {
 // look reloads if the file is not the one that is in force. One that has a mistake
 // is read again each time: what is wrong may be a secret that is not there yet.
 func (k *keeper) look() {
-	k.mu.Lock()
-	defer k.mu.Unlock()
+	k.reading.Lock()
+	defer k.reading.Unlock()
 	seen := contents(k.path)
 	if seen == k.seen && k.refused == "" {
 		return
 	}
-	_, _ = k.reloadLocked(seen) // its error is in the log
+	_, _ = k.read(seen) // its error is in the log
 }
 
 // reload reads the configuration anew and keeps the mirrors that it names from now
 // on. After an error nothing has changed.
-func (k *keeper) reload(context.Context) (daemon.Changes, error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.reloadLocked(contents(k.path))
+func (k *keeper) reload() (daemon.Changes, error) {
+	k.reading.Lock()
+	defer k.reading.Unlock()
+	return k.read(contents(k.path))
 }
 
-func (k *keeper) reloadLocked(seen string) (daemon.Changes, error) {
+// read does what reload does, with reading held, for a file that holds what was seen.
+func (k *keeper) read(seen string) (daemon.Changes, error) {
 	k.seen = seen
 	loaded, err := config.Load(k.path, checkLayout)
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	if err == nil && loaded.DataDir != k.loaded.DataDir {
 		err = config.Problems{{File: k.path, Key: "data_dir", Value: loaded.DataDir, Want: "a daemon that runs keeps its folder, " + k.loaded.DataDir + ": restart it to change that"}}
 	}
