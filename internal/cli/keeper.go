@@ -45,6 +45,8 @@ type keeper struct {
 	turn    chan struct{}   // of the mirrors, to store a package
 	ctx     context.Context // of the daemon, for the mirrors: one that a command brings in outlives the command
 
+	opened sync.Map // folders of mirrors that were open and are configured: one that is gone is not made anew
+
 	reading sync.Mutex // of the file, which may be on a disk that hangs: what tells systemd that all is well does not wait for it
 	seen    string     // what the file held when it was last read
 
@@ -193,6 +195,11 @@ func (k *keeper) read(seen string) (daemon.Changes, error) {
 	}
 	before := k.loaded
 	k.loaded, k.refused = loaded, ""
+	for _, m := range before.Mirrors {
+		if !slices.ContainsFunc(loaded.Mirrors, func(each config.Mirror) bool { return each.Dir == m.Dir }) {
+			k.opened.Delete(m.Dir) // put in again, it may begin anew
+		}
+	}
 	k.level.Set(loaded.Log.Level)
 	if loaded.Log.Format != before.Log.Format {
 		k.log.Warn("log.format takes effect at the next start")
@@ -262,7 +269,6 @@ func (k *keeper) opener(backup config.Backup, m config.Mirror, watcher *health.W
 	count := func(client *ksef.Client) {
 		client.Requested = func(operation string, status int) { k.metrics.Requested(m.Name, operation, status) }
 	}
-	existing := false
 	open := func(ctx context.Context) (*ksefsync.Mirror, error) {
 		if err := refuseForeignFolder(m.Dir); err != nil {
 			return nil, err
@@ -272,7 +278,8 @@ func (k *keeper) opener(backup config.Backup, m config.Mirror, watcher *health.W
 			return nil, err
 		}
 		o.Progress = func(ksefsync.Progress) { k.pulse.Moved(m.Name, time.Now().Add(daemon.MaxSilence)) }
-		o.Turn, o.Watcher, o.BackUpTo, o.BackUpKeep, o.Existing = k.turn, k.folders, backup.Dir, backup.Keep, existing
+		o.Turn, o.Watcher, o.BackUpTo, o.BackUpKeep = k.turn, k.folders, backup.Dir, backup.Keep
+		_, o.Existing = k.opened.Load(m.Dir)
 		return ksefsync.Open(ctx, o)
 	}
 	return func(ctx context.Context) (daemon.Mirror, error) {
@@ -283,7 +290,7 @@ func (k *keeper) opener(backup config.Backup, m config.Mirror, watcher *health.W
 			}
 			return nil, err // not mirror: a nil *Mirror in the interface would not be nil
 		}
-		existing = true
+		k.opened.Store(m.Dir, nil)
 		sender, err := newSender(m, mirror, log)
 		if err != nil {
 			return nil, errors.Join(err, mirror.Close())

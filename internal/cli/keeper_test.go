@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -54,5 +56,30 @@ func TestReceiversOutliveWhatOpenedTheMirror(t *testing.T) {
 	case <-told:
 	case <-time.After(10 * time.Second):
 		t.Error("nobody was told")
+	}
+}
+
+// A mirror whose folder is gone is not made anew, also when its configuration has
+// changed meanwhile.
+func TestChangedMirrorIsNotMadeAnew(t *testing.T) {
+	m := config.Mirror{
+		Name: "acme", Dir: filepath.Join(t.TempDir(), "acme"), Environment: "test", Context: config.Context{Type: "nip", Value: "5265877635"},
+		Layout: "{date}", Roles: []string{"buyer"},
+	}
+	k := &keeper{log: slog.New(slog.DiscardHandler), ctx: t.Context(), loaded: &config.Config{}}
+	opened, err := k.opener(config.Backup{}, m, k.watcher(m))(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := opened.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(m.Dir, m.Dir+"-renamed"); err != nil {
+		t.Fatal(err)
+	}
+	m.Interval = time.Hour
+	if opened, err := k.opener(config.Backup{}, m, k.watcher(m))(t.Context()); err == nil {
+		t.Error("it was made anew")
+		_ = opened.Close()
 	}
 }
