@@ -469,7 +469,7 @@ SELECT
   i.split_payment,
   (SELECT b.account_norm FROM bank_accounts b WHERE b.invoice_id = i.id AND b.owner IN ('factor', 'farmer', 'seller')
     ORDER BY b.owner <> 'factor', b.position LIMIT 1) AS pay_to_account, -- account to pay to: the factor's, else the first of the seller's;
-    -- without spaces, with PL before 26 digits; FA Fa/Platnosc/RachunekBankowyFaktora or RachunekBankowy/NrRB, RR
+    -- text without spaces, with PL before 26 digits; FA Fa/Platnosc/RachunekBankowyFaktora or RachunekBankowy/NrRB, RR
     -- FakturaRR/Platnosc/RachunekBankowy1/NrRB, PEF PaymentMeans/PayeeFinancialAccount/ID; NULL: none stated
   i.payment_reference
 FROM invoices i JOIN invoice_roles r ON r.invoice_id = i.id
