@@ -136,12 +136,13 @@ This is made from the schema by ` + "`go test ./db -run TestReference -update`" 
 
 Paths are below the root of the document: *FA* is below ` + "`/Faktura`" + `, of FA(3) where the
 versions differ; *RR* is FA_RR; *PEF* is UBL below ` + "`/Invoice` or `/CreditNote`" + `, where *diff*
-stands for the ` + "`InvoiceCorrection`" + ` of PEF_KOR. *metadata* are what KSeF lists
+stands for the ` + "`InvoiceCorrection`" + ` of PEF_KOR; a PEF_KOR without one states what it credits,
+and its amounts and quantities have the other sign here. *metadata* are what KSeF lists
 (` + "`InvoiceMetadata`" + ` of its API), *ksefmirror* is what the program itself finds; another
-source is a column, of the same view where none is named. Amounts stand as stated: those
-of a correction are differences, and none is computed but for sums and what is called
-computed. Dates are ` + "`YYYY-MM-DD`" + `, moments ` + "`2026-11-22T02:54:00.0031610Z`" + `, so that the order
-of the text is the order in time. The unit ` + "`-`" + ` is that of what has none.
+source is a column, of the same view or of v_invoices where none is named. Amounts stand
+as stated: those of a correction are differences, and none is computed but for sums and
+what is called computed. Dates are ` + "`YYYY-MM-DD`" + `, moments ` + "`2026-11-22T02:54:00.0031610Z`" + `, so
+that the order of the text is the order in time. The unit ` + "`-`" + ` is that of what has none.
 `)
 	for _, name := range slices.Sorted(maps.Keys(views)) {
 		v := views[name]
