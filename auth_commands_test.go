@@ -347,7 +347,7 @@ func TestRenewRefusesWhatItCannotExchange(t *testing.T) {
 	if n := p.sim.Stats().Requests; n != 0 {
 		t.Errorf("%d requests", n)
 	}
-	p.want(0, []string{"private_key = ", "acme.key", "restart the daemon"}, "auth", "enroll")
+	p.want(0, []string{"private_key = ", "acme.key", "a daemon that runs notices"}, "auth", "enroll")
 	p.wantFiles("acme.crt", "acme.key", "both.pem")
 }
 

@@ -50,7 +50,9 @@ type Job struct {
 	// reflect.DeepEqual sees it, takes the place of one that runs.
 	Settings any
 	// Open opens the mirror. It is called again after every failure of this machine's,
-	// so that a mounted volume, a released lock or a mended database is picked up.
+	// so that a mounted volume, a released lock or a mended database is picked up. Its
+	// ctx is that of what the mirror is opened for, which ends before the mirror is
+	// closed.
 	Open func(ctx context.Context) (Mirror, error)
 	// Beat, if not nil, is called whenever the mirror's loop has moved: unless it is
 	// stuck, it will call again before due. failures counts the failed cycles in a
@@ -71,6 +73,7 @@ type Daemon struct {
 	running sync.WaitGroup
 	mu      sync.Mutex
 	loops   map[string]*loop
+	latest  map[string]<-chan struct{} // by name, also of those removed: closed when its latest loop has ended
 }
 
 // Changes says how a set of mirrors differs from the one before, by their names, in
@@ -105,6 +108,9 @@ func (d *Daemon) Keep(ctx context.Context, jobs []Job) Changes {
 	var changes Changes
 	var starting []*loop
 	loops := map[string]*loop{}
+	if d.latest == nil {
+		d.latest = map[string]<-chan struct{}{}
+	}
 	for _, job := range jobs {
 		before := d.loops[job.Name]
 		if before != nil && reflect.DeepEqual(before.Settings, job.Settings) {
@@ -112,14 +118,15 @@ func (d *Daemon) Keep(ctx context.Context, jobs []Job) Changes {
 			continue
 		}
 		l := newLoop(job, d.Log.With("mirror", job.Name), d.Now)
+		l.after = d.latest[job.Name] // also of one removed a moment ago, which may not have stopped yet
+		d.latest[job.Name] = l.ended
 		loops[job.Name] = l
 		starting = append(starting, l)
 		if before == nil {
 			changes.Added = append(changes.Added, job.Name)
-			continue
+		} else {
+			changes.Changed = append(changes.Changed, job.Name)
 		}
-		changes.Changed = append(changes.Changed, job.Name)
-		l.after = before.ended
 	}
 	for name, l := range d.loops {
 		if loops[name] == nil {
@@ -152,22 +159,26 @@ func (d *Daemon) Wait() { d.running.Wait() }
 // Do does work by hand with a mirror, between two of its cycles and whatever the
 // hour, and returns its error when it is done. The work must be over soon after its
 // ctx ends, which it does with ctx and when the mirror is stopped. Work that is a
-// cycle counts as one: the next follows an interval later.
+// cycle counts as one: the next follows an interval later. Work that has not begun
+// when the mirror is changed waits for its successor.
 func (d *Daemon) Do(ctx context.Context, name string, cycle bool, work func(context.Context, Mirror) error) error {
-	d.mu.Lock()
-	l := d.loops[name]
-	d.mu.Unlock()
-	if l == nil {
-		return fmt.Errorf("%s: %w", name, ErrNotKept)
-	}
 	o := order{ctx: ctx, cycle: cycle, work: work, done: make(chan error, 1)}
-	select {
-	case l.orders <- o:
-		return <-o.done
-	case <-l.ended:
-		return fmt.Errorf("%s: %w", name, ErrNotKept)
-	case <-ctx.Done():
-		return ctx.Err()
+	var ended *loop
+	for {
+		d.mu.Lock()
+		l := d.loops[name]
+		d.mu.Unlock()
+		if l == nil || l == ended {
+			return fmt.Errorf("%s: %w", name, ErrNotKept)
+		}
+		select {
+		case l.orders <- o:
+			return <-o.done
+		case <-l.ended:
+			ended = l
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 }
 

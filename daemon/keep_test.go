@@ -421,6 +421,48 @@ func TestKeepAnotherSet(t *testing.T) {
 	})
 }
 
+// A mirror that is removed and comes back, or changes, while it has not stopped yet:
+// one at a time has it, and who waits for it by hand is served by the next.
+func TestComesBackBeforeItHasStopped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		all := &busy{}
+		slow := make(chan struct{})
+		all.cycle = func(ctx context.Context) error {
+			if len(all.began) > 1 {
+				return nil
+			}
+			<-slow // the safe point is a while away
+			return ctx.Err()
+		}
+		job := func(settings int) []daemon.Job {
+			return []daemon.Job{{Name: "a", Interval: 15 * time.Minute, Settings: settings, Open: all.open, Ended: func() { all.note("ended") }}}
+		}
+		d, ctx, end := quietly(t, nil, job(1)...)
+		pass(time.Minute)
+		d.Keep(ctx, nil)
+		d.Keep(ctx, job(1))
+		waiting := make(chan error)
+		go func() {
+			waiting <- d.Do(ctx, "a", false, func(context.Context, daemon.Mirror) error { all.note("by hand"); return nil })
+		}()
+		synctest.Wait()
+		d.Keep(ctx, job(2))
+		pass(time.Minute)
+		if want := []string{"open", "cycle"}; !slices.Equal(all.notes, want) {
+			t.Errorf("before it has stopped: %v", all.notes)
+		}
+		close(slow)
+		if err := <-waiting; err != nil {
+			t.Errorf("who waited is told %v", err)
+		}
+		end()
+		want := []string{"open", "cycle", "close", "ended", "ended", "open"}
+		if len(all.notes) < len(want) || !slices.Equal(all.notes[:len(want)], want) {
+			t.Errorf("got %v", all.notes)
+		}
+	})
+}
+
 // Told to stop, a mirror stops in whatever it does, and is closed.
 func TestStopsInEveryPhase(t *testing.T) {
 	for name, test := range map[string]struct {

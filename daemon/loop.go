@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strconv"
 	"sync"
@@ -217,6 +218,9 @@ func (l *loop) byHand(ctx context.Context, o order) error {
 	err := o.work(ctx, l.mirror)
 	l.doubt(ctx, err)
 	l.log.Info("worked by hand", "ok", err == nil)
+	if err != nil && ctx.Err() != nil && o.ctx.Err() == nil {
+		err = fmt.Errorf("the daemon has stopped this mirror, at a safe point, to change it: %w", err)
+	}
 	return err
 }
 

@@ -97,7 +97,7 @@ whenever the file changes; this waits for it.`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if c.keeper != nil {
-				changes, err := c.keeper.reload(cmd.Context())
+				changes, err := c.keeper.reload()
 				if err != nil {
 					return usageError(err)
 				}

@@ -104,7 +104,7 @@ func (c *command) sayWhatToSet(loaded *config.Config, m config.Mirror, files key
 		c.say("Now set in the table [mirror.%s.auth] of the configuration:\n    method = \"certificate\"\n    certificate = %q\n    private_key = %q\nwithout pkcs12 and passphrase, and have systemd hand them over: ksefmirror service install, then ksefmirror service restart",
 			m.Name, "cred:"+filepath.Base(files.certificate), "cred:"+filepath.Base(files.key))
 	case !ok || now != files:
-		c.say("Now set in the table [mirror.%s.auth] of the configuration, and restart the daemon:\n    method = \"certificate\"\n    certificate = %q\n    private_key = %q\nwithout pkcs12 and passphrase.",
+		c.say("Now set in the table [mirror.%s.auth] of the configuration, which a daemon that runs notices:\n    method = \"certificate\"\n    certificate = %q\n    private_key = %q\nwithout pkcs12 and passphrase.",
 			m.Name, "file:"+filepath.ToSlash(files.certificate), "file:"+filepath.ToSlash(files.key))
 	case handedOver(written.Certificate, written.PrivateKey):
 		c.say("The configuration names them already. systemd hands them to the service when it starts: ksefmirror service restart")

@@ -45,10 +45,14 @@ type keeper struct {
 	turn    chan struct{}   // of the mirrors, to store a package
 	ctx     context.Context // of the daemon, for the mirrors: one that a command brings in outlives the command
 
-	mu      sync.Mutex
+	opened sync.Map // folders of mirrors that were open and are configured: one that is gone is not made anew
+
+	reading sync.Mutex // of the file, which may be on a disk that hangs: what tells systemd that all is well does not wait for it
+	seen    string     // what the file held when it was last read
+
+	mu      sync.Mutex     // changed with reading held too
 	loaded  *config.Config // in force
-	seen    string         // what the file held when it was last read
-	refused string         // what is wrong with it; "": it is in force
+	refused string         // what is wrong with the file; "": it is in force
 }
 
 // keep keeps all mirrors until ctx ends.
@@ -88,7 +92,10 @@ func (c *command) keep(ctx context.Context, ready func(*slog.Logger, service.Hea
 	if server != nil {
 		beside.Go(func() { server.Serve(ctx, log, k.answer) })
 	}
-	beside.Go(func() { k.watch(ctx) })
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP) // before anybody is told that it is ready for one
+	defer signal.Stop(hup)
+	beside.Go(func() { k.watch(ctx, hup) })
 	if loaded.Metrics != "" {
 		beside.Go(func() { k.metrics.Serve(ctx, loaded.Metrics, log) })
 	}
@@ -130,10 +137,7 @@ func (k *keeper) answer(ctx context.Context, args []string, stdout, stderr io.Wr
 
 // watch reads the configuration anew when it may have changed, and on SIGHUP, until
 // ctx ends.
-func (k *keeper) watch(ctx context.Context) {
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
+func (k *keeper) watch(ctx context.Context, hup <-chan os.Signal) {
 	var watching sync.WaitGroup
 	defer watching.Wait()
 	watching.Go(func() {
@@ -148,7 +152,7 @@ func (k *keeper) watch(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-hup:
-			_, _ = k.reload(ctx) // its error is in the log
+			_, _ = k.reload() // its error is in the log
 		}
 	}
 }
@@ -156,26 +160,29 @@ func (k *keeper) watch(ctx context.Context) {
 // look reloads if the file is not the one that is in force. One that has a mistake
 // is read again each time: what is wrong may be a secret that is not there yet.
 func (k *keeper) look() {
-	k.mu.Lock()
-	defer k.mu.Unlock()
+	k.reading.Lock()
+	defer k.reading.Unlock()
 	seen := contents(k.path)
 	if seen == k.seen && k.refused == "" {
 		return
 	}
-	_, _ = k.reloadLocked(seen) // its error is in the log
+	_, _ = k.read(seen) // its error is in the log
 }
 
 // reload reads the configuration anew and keeps the mirrors that it names from now
 // on. After an error nothing has changed.
-func (k *keeper) reload(context.Context) (daemon.Changes, error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.reloadLocked(contents(k.path))
+func (k *keeper) reload() (daemon.Changes, error) {
+	k.reading.Lock()
+	defer k.reading.Unlock()
+	return k.read(contents(k.path))
 }
 
-func (k *keeper) reloadLocked(seen string) (daemon.Changes, error) {
+// read does what reload does, with reading held, for a file that holds what was seen.
+func (k *keeper) read(seen string) (daemon.Changes, error) {
 	k.seen = seen
 	loaded, err := config.Load(k.path, checkLayout)
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	if err == nil && loaded.DataDir != k.loaded.DataDir {
 		err = config.Problems{{File: k.path, Key: "data_dir", Value: loaded.DataDir, Want: "a daemon that runs keeps its folder, " + k.loaded.DataDir + ": restart it to change that"}}
 	}
@@ -188,6 +195,11 @@ func (k *keeper) reloadLocked(seen string) (daemon.Changes, error) {
 	}
 	before := k.loaded
 	k.loaded, k.refused = loaded, ""
+	for _, m := range before.Mirrors {
+		if !slices.ContainsFunc(loaded.Mirrors, func(each config.Mirror) bool { return each.Dir == m.Dir }) {
+			k.opened.Delete(m.Dir) // put in again, it may begin anew
+		}
+	}
 	k.level.Set(loaded.Log.Level)
 	if loaded.Log.Format != before.Log.Format {
 		k.log.Warn("log.format takes effect at the next start")
@@ -257,7 +269,6 @@ func (k *keeper) opener(backup config.Backup, m config.Mirror, watcher *health.W
 	count := func(client *ksef.Client) {
 		client.Requested = func(operation string, status int) { k.metrics.Requested(m.Name, operation, status) }
 	}
-	existing := false
 	open := func(ctx context.Context) (*ksefsync.Mirror, error) {
 		if err := refuseForeignFolder(m.Dir); err != nil {
 			return nil, err
@@ -267,7 +278,8 @@ func (k *keeper) opener(backup config.Backup, m config.Mirror, watcher *health.W
 			return nil, err
 		}
 		o.Progress = func(ksefsync.Progress) { k.pulse.Moved(m.Name, time.Now().Add(daemon.MaxSilence)) }
-		o.Turn, o.Watcher, o.BackUpTo, o.BackUpKeep, o.Existing = k.turn, k.folders, backup.Dir, backup.Keep, existing
+		o.Turn, o.Watcher, o.BackUpTo, o.BackUpKeep = k.turn, k.folders, backup.Dir, backup.Keep
+		_, o.Existing = k.opened.Load(m.Dir)
 		return ksefsync.Open(ctx, o)
 	}
 	return func(ctx context.Context) (daemon.Mirror, error) {
@@ -278,12 +290,13 @@ func (k *keeper) opener(backup config.Backup, m config.Mirror, watcher *health.W
 			}
 			return nil, err // not mirror: a nil *Mirror in the interface would not be nil
 		}
-		existing = true
+		k.opened.Store(m.Dir, nil)
 		sender, err := newSender(m, mirror, log)
 		if err != nil {
 			return nil, errors.Join(err, mirror.Close())
 		}
-		return tell(ctx, watched{mirror, watcher}, sender), nil
+		// Not for ctx, which is that of the first cycle, or of a command.
+		return tell(k.ctx, watched{mirror, watcher}, sender), nil
 	}
 }
 

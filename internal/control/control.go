@@ -213,10 +213,12 @@ func strictly(line []byte, v any) error {
 	return nil
 }
 
-// frames writes an answer. What cannot be written is not: whoever asked has gone.
+// frames writes an answer. What cannot be written is not, nor what follows: whoever
+// asked has gone, or is stopped, and the work does not wait for that line by line.
 type frames struct {
 	mu         sync.Mutex
 	connection net.Conn
+	failed     error // of the first line that could not be written
 }
 
 func (w *frames) write(f frame) error {
@@ -226,11 +228,13 @@ func (w *frames) write(f frame) error {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if err := w.connection.SetWriteDeadline(time.Now().Add(patience)); err != nil {
-		return err
+	if w.failed == nil {
+		w.failed = w.connection.SetWriteDeadline(time.Now().Add(patience))
 	}
-	_, err = w.connection.Write(append(line, '\n'))
-	return err
+	if w.failed == nil {
+		_, w.failed = w.connection.Write(append(line, '\n'))
+	}
+	return w.failed
 }
 
 // stream is what a command prints to.

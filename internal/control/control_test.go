@@ -16,6 +16,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // folder is a data folder whose path is short enough for a socket, whatever the
@@ -187,6 +189,25 @@ func TestAskWhatBreaks(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Who asks and takes nothing holds up the work once, not with every line.
+func TestWhoTakesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ours, theirs := net.Pipe()
+		defer ours.Close()
+		defer theirs.Close()
+		out := stream{&frames{connection: ours}, false}
+		started := time.Now()
+		for range 100 {
+			if _, err := io.WriteString(out, "a line\n"); err == nil {
+				t.Fatal("it was taken")
+			}
+		}
+		if took := time.Since(started); took != patience {
+			t.Errorf("it took %s", took)
+		}
+	})
 }
 
 // Whatever is sent, a daemon serves on.

@@ -31,9 +31,13 @@ type Watcher struct {
 	log    *slog.Logger
 	ended  chan struct{}
 
+	// changing is held while the set of folders changes; mu, which the events need, is
+	// not: on Windows a folder is only added when the events before have been taken.
+	changing sync.Mutex
+	refused  bool // that the system watches no more was said
+
 	mu      sync.Mutex
 	folders map[string]*Watch // by the absolute path of a watched folder
-	refused bool              // that the system watches no more was said
 }
 
 // NewWatcher makes a Watcher that waits for quiet after a first change, so that whoever writes a file has finished it and
@@ -61,8 +65,9 @@ type Watch struct {
 	dir     string
 	changed chan struct{}
 
-	// Guarded by the watcher's mutex.
-	folders  []string // absolute
+	folders []string // absolute; guarded by the watcher's changing
+
+	// Guarded by the watcher's mu.
 	names    map[string]bool
 	vanished bool
 	timer    *time.Timer // nil when nothing is to be told
@@ -86,8 +91,8 @@ func (watch *Watch) Folders(files []string) {
 		}
 	}
 	w := watch.watcher
-	w.mu.Lock()
-	defer w.mu.Unlock()
+	w.changing.Lock()
+	defer w.changing.Unlock()
 	for _, folder := range watch.folders {
 		if !wanted[folder] {
 			w.forget(folder)
@@ -97,17 +102,17 @@ func (watch *Watch) Folders(files []string) {
 	// Those on top first: they tell when one below is renamed.
 	for _, folder := range slices.Sorted(maps.Keys(wanted)) {
 		// Again each time: a folder that was deleted and made anew is another one.
+		w.set(folder, watch)
 		if err := w.notify.Add(folder); err != nil {
 			w.explain(folder, err)
-			delete(w.folders, folder)
+			w.set(folder, nil)
 			continue
 		}
-		w.folders[folder] = watch
 		watch.folders = append(watch.folders, folder)
 	}
 }
 
-// explain says once that folders cannot be watched, unless they are not there. The mutex is held.
+// explain says once that folders cannot be watched, unless they are not there. changing is held.
 func (w *Watcher) explain(folder string, err error) {
 	if errors.Is(err, fs.ErrNotExist) || w.refused {
 		return
@@ -116,9 +121,20 @@ func (w *Watcher) explain(folder string, err error) {
 	w.log.Warn("not every folder can be watched; what is changed in the others is found within a day. On Linux, fs.inotify.max_user_watches says how many", "folder", folder, "err", err)
 }
 
-// forget ends the watching of a folder. The mutex is held.
+// set has the events of a folder noted for a watch; nil: for none.
+func (w *Watcher) set(folder string, watch *Watch) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if watch == nil {
+		delete(w.folders, folder)
+		return
+	}
+	w.folders[folder] = watch
+}
+
+// forget ends the watching of a folder. changing is held.
 func (w *Watcher) forget(folder string) {
-	delete(w.folders, folder)
+	w.set(folder, nil)
 	_ = w.notify.Remove(folder) // it may have ended by itself, with the folder
 }
 
@@ -139,11 +155,13 @@ func (watch *Watch) Take() (names []string, vanished bool) {
 // Close ends the watching of the tree.
 func (watch *Watch) Close() {
 	w := watch.watcher
-	w.mu.Lock()
-	defer w.mu.Unlock()
+	w.changing.Lock()
+	defer w.changing.Unlock()
 	for _, folder := range watch.folders {
 		w.forget(folder)
 	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if watch.timer != nil {
 		watch.timer.Stop()
 	}

@@ -185,3 +185,37 @@ func TestWatchIsBounded(t *testing.T) {
 		t.Errorf("watched: %v", got)
 	}
 }
+
+// Folders come under watch while so much happens in them that the system's queue of
+// events is full: neither waits for the other for good.
+func TestWatchFoldersWhileMuchHappens(t *testing.T) {
+	dir, watch := newWatched(t)
+	file := "sales/2026/11/2026-11-05_FV-1_" + watchedNumber + ".xml"
+	folder := filepath.Dir(filepath.Join(dir, filepath.FromSlash(file)))
+	done := make(chan error)
+	go func() {
+		for i := range 300 {
+			if err := os.WriteFile(filepath.Join(folder, fmt.Sprint(i, ".txt")), nil, 0o600); err != nil {
+				done <- err
+				return
+			}
+		}
+		done <- nil
+	}()
+	go func() {
+		for range 50 {
+			watch.Folders([]string{file})
+		}
+		done <- nil
+	}()
+	for range 2 {
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Fatal(err)
+			}
+		case <-time.After(30 * time.Second):
+			panic("watching stands still") // and so would all that ends the test
+		}
+	}
+}

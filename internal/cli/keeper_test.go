@@ -1,0 +1,85 @@
+package cli
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"ksefmirror/db"
+	"ksefmirror/internal/config"
+)
+
+// Receivers are told for as long as the mirror is open: also once the cycle or the
+// command is over for which it was opened.
+func TestReceiversOutliveWhatOpenedTheMirror(t *testing.T) {
+	told := make(chan struct{}, 10)
+	receiver := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { told <- struct{}{} }))
+	defer receiver.Close()
+	t.Setenv("SIGNING_SECRET", "whsec_"+base64.StdEncoding.EncodeToString(make([]byte, 32)))
+	m := config.Mirror{
+		Name: "acme", Dir: t.TempDir(), Environment: "test", Context: config.Context{Type: "nip", Value: "5265877635"},
+		Layout: "{date}", Roles: []string{"buyer"},
+		Webhook: &config.Webhook{URL: receiver.URL, Secret: config.Reference{Scheme: "env", Name: "SIGNING_SECRET"}},
+	}
+	k := &keeper{log: slog.New(slog.DiscardHandler), ctx: t.Context(), loaded: &config.Config{}}
+	ctx, end := context.WithCancel(t.Context())
+	opened, err := k.opener(config.Backup{}, m, k.watcher(m))(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := opened.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	end()
+	mirror := opened.(telling)
+	xml := []byte("<Faktura/>")
+	sum := sha256.Sum256(xml)
+	err = mirror.Mirror.(watched).Database().Commit(t.Context(), db.Batch{Role: "buyer", Invoices: []db.Invoice{{
+		KSeFNumber: "7123306158-20261105-01638BEF74B6-AC", APIType: "Vat", StoredAt: time.Date(2026, 11, 5, 10, 0, 0, 0, time.UTC),
+		ReceivedDate: "2026-11-05", Hash: base64.StdEncoding.EncodeToString(sum[:]), MetadataJSON: []byte("{}"), SellerNIP: "7123306158",
+		IssueDate: "2026-11-05", Currency: "PLN", ParseStatus: "unsupported", Path: "x.xml", XML: xml, Role: "buyer",
+	}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mirror.sender.Wake()
+	select {
+	case <-told:
+	case <-time.After(10 * time.Second):
+		t.Error("nobody was told")
+	}
+}
+
+// A mirror whose folder is gone is not made anew, also when its configuration has
+// changed meanwhile.
+func TestChangedMirrorIsNotMadeAnew(t *testing.T) {
+	m := config.Mirror{
+		Name: "acme", Dir: filepath.Join(t.TempDir(), "acme"), Environment: "test", Context: config.Context{Type: "nip", Value: "5265877635"},
+		Layout: "{date}", Roles: []string{"buyer"},
+	}
+	k := &keeper{log: slog.New(slog.DiscardHandler), ctx: t.Context(), loaded: &config.Config{}}
+	opened, err := k.opener(config.Backup{}, m, k.watcher(m))(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := opened.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(m.Dir, m.Dir+"-renamed"); err != nil {
+		t.Fatal(err)
+	}
+	m.Interval = time.Hour
+	if opened, err := k.opener(config.Backup{}, m, k.watcher(m))(t.Context()); err == nil {
+		t.Error("it was made anew")
+		_ = opened.Close()
+	}
+}
