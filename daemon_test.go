@@ -118,7 +118,7 @@ func TestKilledDaemonLeavesNothingInTheWay(t *testing.T) {
 	p.want(1, []string{"no daemon"}, "reload")
 	p.want(0, []string{"complete up to"}, "sync")
 	d = p.daemon()
-	d.until("cycle done", `"authorized"`)
+	d.until("ksefmirror started")
 	p.want(0, []string{"complete up to"}, "sync")
 	d.stop()
 }

@@ -42,6 +42,13 @@ func (b *busy) note(what string) {
 	}
 }
 
+// done gives what was done with it so far.
+func (b *busy) done() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.notes)
+}
+
 func (b *busy) do(ctx context.Context, what string, part func(context.Context) error) error {
 	b.note(what)
 	if part == nil {
@@ -335,7 +342,7 @@ func TestByHand(t *testing.T) {
 			t.Errorf("the next cycle began %s after that by hand", pause)
 		}
 		want := []string{"open", "cycle", "by hand", "close", "open", "by hand", "cycle"}
-		if diff := cmp.Diff(want, b.notes); diff != "" {
+		if diff := cmp.Diff(want, b.done()); diff != "" {
 			t.Errorf("(-want +got)\n%s", diff)
 		}
 
@@ -389,27 +396,27 @@ func TestKeepAnotherSet(t *testing.T) {
 			t.Errorf("%s (-want +got)\n%s", got, diff)
 		}
 		pass(time.Minute)
-		if len(successor.notes) != 0 || !slices.Equal(gone.notes, []string{"open", "cycle", "close"}) || !slices.Equal(added.notes, []string{"open", "cycle"}) {
-			t.Errorf("before the changed one has stopped: its successor %v, the one that is gone %v, the added one %v", successor.notes, gone.notes, added.notes)
+		if len(successor.done()) != 0 || !slices.Equal(gone.done(), []string{"open", "cycle", "close"}) || !slices.Equal(added.done(), []string{"open", "cycle"}) {
+			t.Errorf("before the changed one has stopped: its successor %v, the one that is gone %v, the added one %v", successor.done(), gone.done(), added.done())
 		}
 		close(slow)
 		pass(time.Minute)
-		if !slices.Equal(changed.notes, []string{"open", "cycle", "close"}) || !slices.Equal(successor.notes, []string{"open", "cycle"}) {
-			t.Errorf("changed %v, its successor %v", changed.notes, successor.notes)
+		if !slices.Equal(changed.done(), []string{"open", "cycle", "close"}) || !slices.Equal(successor.done(), []string{"open", "cycle"}) {
+			t.Errorf("changed %v, its successor %v", changed.done(), successor.done())
 		}
 		if !slices.Equal(ended, []string{"gone", "changed"}) {
 			t.Errorf("ended: %v", ended)
 		}
 		pass(15 * time.Minute)
-		if !slices.Equal(same.notes, []string{"open", "cycle", "cycle"}) {
-			t.Errorf("the one that has not changed: %v", same.notes)
+		if !slices.Equal(same.done(), []string{"open", "cycle", "cycle"}) {
+			t.Errorf("the one that has not changed: %v", same.done())
 		}
 		if got := d.Keep(ctx, []daemon.Job{job("same", []string{"x"}, same), job("added", 1, added), job("changed", 2, successor)}); got.String() != "no mirror has changed" {
 			t.Error(got)
 		}
 		end()
-		if !slices.Equal(same.notes, []string{"open", "cycle", "cycle", "close"}) {
-			t.Errorf("at the end: %v", same.notes)
+		if !slices.Equal(same.done(), []string{"open", "cycle", "cycle", "close"}) {
+			t.Errorf("at the end: %v", same.done())
 		}
 	})
 }
@@ -445,7 +452,7 @@ func TestStopsInEveryPhase(t *testing.T) {
 				if took := time.Since(began); took != 0 {
 					t.Errorf("it took %s", took)
 				}
-				notes := test.mirror.notes
+				notes := test.mirror.done()
 				if closed := notes[len(notes)-1] == "close"; closed != test.opened {
 					t.Errorf("closed %t: %v", closed, notes)
 				}

@@ -104,26 +104,20 @@ func (v *view) text(views map[string]*view, column string) string {
 var (
 	// columnText is what a text says: meaning; unit; source; NULL: …. The meaning may have
 	// semicolons too.
-	columnText = regexp.MustCompile(`^(.*); ([^;]*); ([^;]*); ((?:NULL|never NULL).*)$`)
-	// namedText is another way to say it, behind the name of the column: all that is not
-	// about NULL together.
-	namedText = regexp.MustCompile(`^(.*?)()()(?:; (NULL.*))?$`)
+	columnText = regexp.MustCompile(`^(.+); ([^;]+); ([^;]+); (?:NULL: (.+)|(never) NULL)$`)
+	// unit is how a unit begins. Without it the end of a meaning that has semicolons would
+	// pass for one that is not there.
+	unit = regexp.MustCompile(`^(?:-$|0 or 1$|(?:as|base64|bytes|code|count|date|decimal|hexadecimal|hundredths of|ISO|path|RFC 3339|seconds|text|URL|xsd:dateTime|YYYY-MM)\b)`)
 )
 
 // cells gives the meaning of a column, its unit, its source and what NULL means, or nil
 // where its text does not say them.
-func cells(column, text string) []string {
-	form := columnText
-	if named, is := strings.CutPrefix(text, column+": "); is {
-		form, text = namedText, named
-	}
-	match := form.FindStringSubmatch(text)
-	if match == nil {
+func cells(text string) []string {
+	match := columnText.FindStringSubmatch(text)
+	if match == nil || !unit.MatchString(match[2]) || match[3] == "-" {
 		return nil
 	}
-	cells := match[1:]
-	cells[1] = strings.TrimPrefix(cells[1], "-")
-	cells[3] = strings.TrimSuffix(strings.TrimPrefix(cells[3], "NULL: "), " NULL")
+	cells := []string{match[1], match[2], match[3], match[4] + match[5]}
 	for i := range cells {
 		cells[i] = strings.NewReplacer("|", `\|`, "*", `\*`).Replace(cells[i])
 	}
@@ -142,11 +136,13 @@ This is made from the schema by ` + "`go test ./db -run TestReference -update`" 
 
 Paths are below the root of the document: *FA* is below ` + "`/Faktura`" + `, of FA(3) where the
 versions differ; *RR* is FA_RR; *PEF* is UBL below ` + "`/Invoice` or `/CreditNote`" + `, where *diff*
-stands for the ` + "`InvoiceCorrection`" + ` of PEF_KOR. *metadata* are what KSeF lists
-(` + "`InvoiceMetadata`" + ` of its API). Amounts stand as stated: those of a correction are
-differences, and none is computed that the document does not state. Dates are
-` + "`YYYY-MM-DD`" + `, moments ` + "`2026-11-22T02:54:00.0031610Z`" + `, so that the order of the text is the
-order in time.
+stands for the ` + "`InvoiceCorrection`" + ` of PEF_KOR; a PEF_KOR without one states what it credits,
+and its amounts and quantities have the other sign here. *metadata* are what KSeF lists
+(` + "`InvoiceMetadata`" + ` of its API), *ksefmirror* is what the program itself finds; another
+source is a column, of the same view or of v_invoices where none is named. Amounts stand
+as stated: those of a correction are differences, and none is computed but for sums and
+what is called computed. Dates are ` + "`YYYY-MM-DD`" + `, moments ` + "`2026-11-22T02:54:00.0031610Z`" + `, so
+that the order of the text is the order in time. The unit ` + "`-`" + ` is that of what has none.
 `)
 	for _, name := range slices.Sorted(maps.Keys(views)) {
 		v := views[name]
@@ -160,7 +156,7 @@ order in time.
 		b.WriteString("\n| column | meaning | unit | source | NULL |\n| --- | --- | --- | --- | --- |\n")
 		for _, column := range v.columns {
 			text := v.text(views, column)
-			parts := cells(column, text)
+			parts := cells(text)
 			if parts == nil {
 				t.Errorf("%s.%s: write beside it what it means; its unit, or -; its source; NULL: what that means, or never NULL. It has %q", name, column, text)
 				continue

@@ -59,46 +59,66 @@ UPDATE invoice_references SET target_id = (
   SELECT iif(count(*) = 1, max(c.candidate_id), NULL) FROM reference_candidates c
   WHERE c.invoice_id = invoice_references.invoice_id AND c.relation = invoice_references.relation AND c.position = invoice_references.position);
 
+-- The views follow. Behind each column: what it means; its unit; where it comes from;
+-- what NULL means, in the words of migration 7.
+
 CREATE VIEW v_corrections AS
 -- One row for each invoice that a correction names, whether the mirror has it or not.
 -- A month: tax_month = '2026-11'
 SELECT
-  i.id AS invoice_id, -- invoice_id: of the correction, as v_invoices.id
-  i.ksef_number AS ksef_number, -- ksef_number: of the correction
-  i.invoice_number AS invoice_number, -- invoice_number: of the correction; NULL: not stated
-  i.invoice_type AS invoice_type, -- invoice_type: of the correction, as in v_invoices; NULL: not stated
-  i.issue_date AS issue_date, -- issue_date: of the correction; NULL: not stated
-  substr(coalesce(i.tax_date, i.issue_date), 1, 7) AS tax_month, -- tax_month: of the correction, as v_invoices.tax_month, YYYY-MM; indexed; NULL: no date is known
-  i.seller_nip AS seller_nip, -- seller_nip: of the correction; NULL: not stated
-  i.seller_name AS seller_name, -- seller_name: of the correction; NULL: not stated
-  i.buyer_nip AS buyer_nip, -- buyer_nip: of the correction; NULL: not stated, or the buyer has another identifier
-  i.buyer_name AS buyer_name, -- buyer_name: of the correction; NULL: not stated
-  i.correction_reason AS correction_reason, -- correction_reason: as stated; NULL: not stated
-  i.correction_effect AS correction_effect, -- correction_effect: when it takes effect: 1 as the original, 2 as the correction, 3 otherwise; NULL: not stated
-  i.currency AS currency, -- currency: of the three amounts that follow; NULL: not stated
-  i.net_minor AS net_minor, -- net_minor: difference in net, in hundredths, for all the invoices that the correction names together; NULL: not stated
-  i.vat_minor AS vat_minor, -- vat_minor: difference in VAT, likewise; NULL: not stated
-  i.gross_minor AS gross_minor, -- gross_minor: difference in gross, likewise; NULL: not stated
-  EXISTS(SELECT 1 FROM invoice_references o WHERE o.invoice_id = r.invoice_id AND o.relation = r.relation AND o.position <> r.position) AS collective, -- collective: 1: the correction names several invoices, and no amount is of this one alone; 0: only this one
-  r.position AS position, -- position: of the corrected invoice among those that the correction names, from 1
-  r.ksef_number AS stated_ksef_number, -- stated_ksef_number: of the corrected invoice, as the correction names it; NULL: not stated
-  r.number AS stated_number, -- stated_number: the issuer's number of the corrected invoice, likewise; NULL: not stated
-  r.issue_date AS stated_issue_date, -- stated_issue_date: of the corrected invoice, likewise; NULL: not stated
-  r.outside_ksef AS outside_ksef, -- outside_ksef: 1: the correction says that the corrected invoice is not in KSeF; 0: it does not
+  i.id AS invoice_id, -- v_invoices.id of the correction; -; ksefmirror; never NULL
+  i.ksef_number AS ksef_number, -- KSeF's number of the correction; -; v_invoices.ksef_number; never NULL
+  i.invoice_number AS invoice_number, -- the issuer's number of the correction; -; v_invoices.invoice_number; NULL: not known
+  i.invoice_type AS invoice_type, -- kind of the correction, as in v_invoices; -; v_invoices.invoice_type; NULL: not stated
+  i.issue_date AS issue_date, -- date of issue of the correction; date; v_invoices.issue_date; NULL: not known
+  substr(coalesce(i.tax_date, i.issue_date), 1, 7) AS tax_month, -- month of the tax_date of the correction; indexed; YYYY-MM; v_invoices.tax_month;
+    -- NULL: no date is known
+  i.seller_nip AS seller_nip, -- NIP of the seller, as the correction has it; -; v_invoices.seller_nip; NULL: not known
+  i.seller_name AS seller_name, -- name of the seller, likewise; -; v_invoices.seller_name; NULL: not known
+  i.buyer_nip AS buyer_nip, -- NIP of the buyer, likewise; -; v_invoices.buyer_nip; NULL: it has another identifier, or none
+  i.buyer_name AS buyer_name, -- name of the buyer, likewise; -; v_invoices.buyer_name; NULL: not stated
+  i.correction_reason AS correction_reason, -- why it was corrected; -; v_invoices.correction_reason; NULL: not stated
+  i.correction_effect AS correction_effect, -- in which period the correction counts: 1 that of the original, 2 that of the correction, 3 another; -;
+    -- v_invoices.correction_effect; NULL: not stated
+  i.currency AS currency, -- currency of the three amounts that follow; ISO 4217; v_invoices.currency; NULL: not known
+  i.net_minor AS net_minor, -- difference in net, of all the invoices that the correction names together; hundredths of currency; v_invoices.net_minor;
+    -- NULL: not stated
+  i.vat_minor AS vat_minor, -- difference in VAT, likewise; hundredths of currency; v_invoices.vat_minor; NULL: not stated
+  i.gross_minor AS gross_minor, -- difference in gross, likewise; hundredths of currency; v_invoices.gross_minor; NULL: not stated
+  EXISTS(SELECT 1 FROM invoice_references o WHERE o.invoice_id = r.invoice_id AND o.relation = r.relation AND o.position <> r.position) AS collective,
+    -- 1: the correction names several invoices, and no amount is of this one alone; 0: only this one; 0 or 1; FA Fa/DaneFaKorygowanej, RR
+    -- FakturaRR/DaneFaKorygowanej, PEF BillingReference/InvoiceDocumentReference; never NULL
+  r.position AS position, -- place of the corrected invoice among those that the correction names, from 1: with ksef_number the key; -; order of FA
+    -- Fa/DaneFaKorygowanej, RR FakturaRR/DaneFaKorygowanej, PEF BillingReference/InvoiceDocumentReference; never NULL
+  r.ksef_number AS stated_ksef_number, -- KSeF's number of the corrected invoice, as the correction states it; -; FA
+    -- Fa/DaneFaKorygowanej/NrKSeFFaKorygowanej, RR FakturaRR/DaneFaKorygowanej/NrKSeFFaKorygowanej, PEF BillingReference/InvoiceDocumentReference/ID
+    -- where it has the form of one; NULL: not stated
+  r.number AS stated_number, -- the issuer's number of the corrected invoice, likewise; -; FA Fa/DaneFaKorygowanej/NrFaKorygowanej, RR
+    -- FakturaRR/DaneFaKorygowanej/NrFaKorygowanej, PEF BillingReference/InvoiceDocumentReference/ID where it has another form; NULL: not stated
+  r.issue_date AS stated_issue_date, -- date of issue of the corrected invoice, likewise; date; FA Fa/DaneFaKorygowanej/DataWystFaKorygowanej, RR
+    -- FakturaRR/DaneFaKorygowanej/DataWystFaKorygowanej, PEF BillingReference/InvoiceDocumentReference/IssueDate; NULL: not stated
+  r.outside_ksef AS outside_ksef, -- 1: the correction says that the corrected invoice is not in KSeF; 0: it does not, as always in PEF; 0 or 1; FA
+    -- Fa/DaneFaKorygowanej/NrKSeFN, RR FakturaRR/DaneFaKorygowanej/NrKSeFN; never NULL
   CASE
     WHEN r.target_id IS NOT NULL THEN 1
     WHEN r.ksef_number IS NOT NULL THEN 0
     ELSE (SELECT count(*) FROM reference_candidates c WHERE c.invoice_id = r.invoice_id AND c.relation = r.relation AND c.position = r.position)
-  END AS candidates, -- candidates: how many stored invoices fit; 1: the columns corrected_* are of that one; 0: it is not here, or not yet; more: it may be any of them, and none is chosen
-  t.id AS corrected_id, -- corrected_id: of the corrected invoice, as v_invoices.id; NULL, as all that follows: not found
-  t.ksef_number AS corrected_ksef_number, -- corrected_ksef_number: of the corrected invoice
-  t.invoice_number AS corrected_invoice_number, -- corrected_invoice_number: of the corrected invoice; NULL also: not stated
-  t.invoice_type AS corrected_invoice_type, -- corrected_invoice_type: of the corrected invoice, which may be a correction itself; NULL also: it could not be read
-  t.issue_date AS corrected_issue_date, -- corrected_issue_date: of the corrected invoice; NULL also: not stated
-  t.currency AS corrected_currency, -- corrected_currency: of the three amounts that follow; NULL also: not stated
-  t.net_minor AS corrected_net_minor, -- corrected_net_minor: net of the corrected invoice, in hundredths; NULL also: not stated
-  t.vat_minor AS corrected_vat_minor, -- corrected_vat_minor: VAT of the corrected invoice, likewise; NULL also: not stated
-  t.gross_minor AS corrected_gross_minor -- corrected_gross_minor: gross of the corrected invoice, likewise; NULL also: not stated
+  END AS candidates, -- how many stored invoices fit; 1: the columns corrected_* are of that one; 0: it is not here, or not yet; more: it may be any of
+    -- them, and none is chosen; count; ksefmirror; never NULL
+  t.id AS corrected_id, -- v_invoices.id of the corrected invoice; -; ksefmirror; NULL: candidates is not 1
+  t.ksef_number AS corrected_ksef_number, -- KSeF's number of the corrected invoice; -; v_invoices.ksef_number; NULL: candidates is not 1
+  t.invoice_number AS corrected_invoice_number, -- the issuer's number of the corrected invoice; -; v_invoices.invoice_number; NULL: candidates is not
+    -- 1, or not known
+  t.invoice_type AS corrected_invoice_type, -- kind of the corrected invoice, which may be a correction itself; -; v_invoices.invoice_type; NULL:
+    -- candidates is not 1, not stated, or its document could not be read
+  t.issue_date AS corrected_issue_date, -- date of issue of the corrected invoice; date; v_invoices.issue_date; NULL: candidates is not 1, or not known
+  t.currency AS corrected_currency, -- currency of the three amounts that follow; ISO 4217; v_invoices.currency; NULL: candidates is not 1, or not known
+  t.net_minor AS corrected_net_minor, -- net amount of the corrected invoice; hundredths of corrected_currency; v_invoices.net_minor; NULL: candidates
+    -- is not 1, not stated, or its document could not be read
+  t.vat_minor AS corrected_vat_minor, -- VAT of the corrected invoice; hundredths of corrected_currency; v_invoices.vat_minor; NULL: candidates is not
+    -- 1, not stated, or its document could not be read
+  t.gross_minor AS corrected_gross_minor -- gross amount of the corrected invoice; hundredths of corrected_currency; v_invoices.gross_minor; NULL:
+    -- candidates is not 1, not stated, or its document could not be read
 FROM invoice_references r JOIN invoices i ON i.id = r.invoice_id LEFT JOIN invoices t ON t.id = r.target_id
 WHERE r.relation = 'corrects';
 
@@ -110,30 +130,42 @@ CREATE VIEW v_chain AS
 -- each. Invoices that nothing corrects are not in it, nor are corrections of an
 -- invoice that the mirror does not have: v_corrections has those.
 SELECT
-  original_id AS original_id, -- original_id: of the corrected invoice, as v_invoices.id
-  original_ksef_number AS original_ksef_number, -- original_ksef_number: of the corrected invoice
-  original_invoice_number AS original_invoice_number, -- original_invoice_number: of the corrected invoice; NULL: not stated
-  original_issue_date AS original_issue_date, -- original_issue_date: of the corrected invoice; NULL: not stated
-  original_seller_nip AS original_seller_nip, -- original_seller_nip: of the corrected invoice; NULL: not stated
-  step AS step, -- step: 0: the corrected invoice itself; 1 and up: its corrections by their issue dates, on one day as KSeF accepted them
-  is_last AS is_last, -- is_last: 1: no correction follows: the amounts after this row are those after all; 0: one does
-  invoice_id AS invoice_id, -- invoice_id: of this row's invoice, as v_invoices.id
-  ksef_number AS ksef_number, -- ksef_number: of this row's invoice
-  invoice_number AS invoice_number, -- invoice_number: of this row's invoice; NULL: not stated
-  invoice_type AS invoice_type, -- invoice_type: of this row's invoice, as in v_invoices; NULL: it could not be read
-  issue_date AS issue_date, -- issue_date: of this row's invoice; NULL: not stated
-  currency AS currency, -- currency: of all amounts of this row but the three after; NULL: not stated
-  net_minor AS net_minor, -- net_minor: net in hundredths, of a correction the difference; NULL: not stated
-  vat_minor AS vat_minor, -- vat_minor: VAT, likewise; NULL: not stated
-  gross_minor AS gross_minor, -- gross_minor: gross, likewise; NULL: not stated
-  counts AS counts, -- counts: 1: the amounts are of this chain; 0: not of this chain alone, as the correction also names other invoices, or in another currency than the original's
-  iif(all_count AND net_stated = step + 1, net_sum, NULL) AS net_after_minor, -- net_after_minor: sum of net_minor from the original up to this row, in hundredths of its currency; NULL: an amount up to here is not stated or does not count
-  iif(all_count AND vat_stated = step + 1, vat_sum, NULL) AS vat_after_minor, -- vat_after_minor: sum of vat_minor, likewise; NULL: likewise
-  iif(all_count AND gross_stated = step + 1, gross_sum, NULL) AS gross_after_minor, -- gross_after_minor: sum of gross_minor, likewise; NULL: likewise
-  stated_gross_before_minor AS stated_gross_before_minor, -- stated_gross_before_minor: gross before the correction as itself states it (P_15ZK: corrections of advances and settlements; PEF_KOR), in hundredths; NULL: not stated
-  stated_net_after_minor AS stated_net_after_minor, -- stated_net_after_minor: net after the correction as itself states it (PEF_KOR), in hundredths; NULL: not stated
-  stated_vat_after_minor AS stated_vat_after_minor, -- stated_vat_after_minor: VAT after it, likewise; NULL: not stated
-  stated_gross_after_minor AS stated_gross_after_minor -- stated_gross_after_minor: gross after it, likewise; NULL: not stated
+  original_id AS original_id, -- v_invoices.id of the corrected invoice; -; ksefmirror; never NULL
+  original_ksef_number AS original_ksef_number, -- KSeF's number of the corrected invoice; -; v_invoices.ksef_number; never NULL
+  original_invoice_number AS original_invoice_number, -- the issuer's number of the corrected invoice; -; v_invoices.invoice_number; NULL: not known
+  original_issue_date AS original_issue_date, -- date of issue of the corrected invoice; date; v_invoices.issue_date; NULL: not known
+  original_seller_nip AS original_seller_nip, -- NIP of the seller of the corrected invoice; -; v_invoices.seller_nip; NULL: not known
+  step AS step, -- 0: the corrected invoice itself; 1 and up: its corrections by their issue dates, on one day as KSeF accepted them; -;
+    -- v_invoices.issue_date and acquired_at; never NULL
+  is_last AS is_last, -- 1: no correction follows: the amounts after this row are those after all; 0: one does; 0 or 1; ksefmirror; never NULL
+  invoice_id AS invoice_id, -- v_invoices.id of this row's invoice; -; ksefmirror; never NULL
+  ksef_number AS ksef_number, -- KSeF's number of this row's invoice; -; v_invoices.ksef_number; never NULL
+  invoice_number AS invoice_number, -- the issuer's number of this row's invoice; -; v_invoices.invoice_number; NULL: not known
+  invoice_type AS invoice_type, -- kind of this row's invoice, as in v_invoices; -; v_invoices.invoice_type; NULL: not stated, or the document could not
+    -- be read
+  issue_date AS issue_date, -- date of issue of this row's invoice; date; v_invoices.issue_date; NULL: not known
+  currency AS currency, -- currency of all amounts of this row; ISO 4217; v_invoices.currency; NULL: not known
+  net_minor AS net_minor, -- net amount, of a correction the difference; hundredths of currency; v_invoices.net_minor; NULL: not stated, or the document
+    -- could not be read
+  vat_minor AS vat_minor, -- VAT, likewise; hundredths of currency; v_invoices.vat_minor; NULL: not stated, or the document could not be read
+  gross_minor AS gross_minor, -- gross amount, likewise; hundredths of currency; v_invoices.gross_minor; NULL: not stated, or the document could not be
+    -- read
+  counts AS counts, -- 1: the amounts are of this chain; 0: they are not, as the correction also names other invoices, is in another currency than the
+    -- original, or is no correction by its invoice_type; 0 or 1; ksefmirror; never NULL
+  iif(all_count AND net_stated = step + 1, net_sum, NULL) AS net_after_minor, -- sum of net_minor from the original up to this row; hundredths of
+    -- currency; v_invoices.net_minor; NULL: an amount up to here is not stated or does not count
+  iif(all_count AND vat_stated = step + 1, vat_sum, NULL) AS vat_after_minor, -- sum of vat_minor, likewise; hundredths of currency;
+    -- v_invoices.vat_minor; NULL: likewise
+  iif(all_count AND gross_stated = step + 1, gross_sum, NULL) AS gross_after_minor, -- sum of gross_minor, likewise; hundredths of currency;
+    -- v_invoices.gross_minor; NULL: likewise
+  stated_gross_before_minor AS stated_gross_before_minor, -- gross amount before the correction as itself states it, in FA those of advances and
+    -- settlements; hundredths of currency; v_invoices.amount_before_minor; NULL: not stated
+  stated_net_after_minor AS stated_net_after_minor, -- net amount after the correction as itself states it; hundredths of currency; PEF
+    -- LegalMonetaryTotal/TaxExclusiveAmount where there is a diff; NULL: not stated
+  stated_vat_after_minor AS stated_vat_after_minor, -- VAT after the correction, likewise; hundredths of currency; PEF TaxTotal/TaxAmount where there is
+    -- a diff; NULL: not stated
+  stated_gross_after_minor AS stated_gross_after_minor -- gross amount after the correction, likewise; hundredths of currency; PEF
+    -- LegalMonetaryTotal/TaxInclusiveAmount where there is a diff; NULL: not stated
 FROM (
   SELECT
     original_id, original_ksef_number, original_invoice_number, original_issue_date, original_seller_nip,
@@ -171,29 +203,39 @@ CREATE VIEW v_advances AS
 -- One row for each advance invoice that a settlement names, whether the mirror has it
 -- or not.
 SELECT
-  i.id AS invoice_id, -- invoice_id: of the settlement, as v_invoices.id
-  i.ksef_number AS ksef_number, -- ksef_number: of the settlement
-  i.invoice_number AS invoice_number, -- invoice_number: of the settlement; NULL: not stated
-  i.invoice_type AS invoice_type, -- invoice_type: of the settlement, as in v_invoices; NULL: not stated
-  i.issue_date AS issue_date, -- issue_date: of the settlement; NULL: not stated
-  r.position AS position, -- position: of the advance among those that the settlement names, from 1
-  r.ksef_number AS stated_ksef_number, -- stated_ksef_number: of the advance, as the settlement names it; NULL: not stated
-  r.number AS stated_number, -- stated_number: the issuer's number of the advance, likewise; NULL: not stated
-  r.issue_date AS stated_issue_date, -- stated_issue_date: of the advance, likewise (PEF only); NULL: not stated
-  r.outside_ksef AS outside_ksef, -- outside_ksef: 1: the settlement says that the advance is not in KSeF; 0: it does not
+  i.id AS invoice_id, -- v_invoices.id of the settlement; -; ksefmirror; never NULL
+  i.ksef_number AS ksef_number, -- KSeF's number of the settlement; -; v_invoices.ksef_number; never NULL
+  i.invoice_number AS invoice_number, -- the issuer's number of the settlement; -; v_invoices.invoice_number; NULL: not known
+  i.invoice_type AS invoice_type, -- kind of the settlement, as in v_invoices; -; v_invoices.invoice_type; NULL: not stated
+  i.issue_date AS issue_date, -- date of issue of the settlement; date; v_invoices.issue_date; NULL: not known
+  r.position AS position, -- place of the advance among those that the settlement names, from 1: with ksef_number the key; -; order of FA
+    -- Fa/FakturaZaliczkowa, FA(1) Fa/NrFaZaliczkowej, PEF BillingReference/InvoiceDocumentReference; never NULL
+  r.ksef_number AS stated_ksef_number, -- KSeF's number of the advance, as the settlement states it; -; FA Fa/FakturaZaliczkowa/NrKSeFFaZaliczkowej,
+    -- FA(1) Fa/NrFaZaliczkowej and PEF BillingReference/InvoiceDocumentReference/ID where they have the form of one; NULL: not stated
+  r.number AS stated_number, -- the issuer's number of the advance, likewise; -; FA Fa/FakturaZaliczkowa/NrFaZaliczkowej, FA(1) Fa/NrFaZaliczkowej and
+    -- PEF BillingReference/InvoiceDocumentReference/ID where they have another form; NULL: not stated
+  r.issue_date AS stated_issue_date, -- date of issue of the advance, likewise; date; PEF BillingReference/InvoiceDocumentReference/IssueDate; NULL: not
+    -- stated, as always in FA
+  r.outside_ksef AS outside_ksef, -- 1: the settlement says that the advance is not in KSeF; 0: it does not, as always in PEF; 0 or 1; FA
+    -- Fa/FakturaZaliczkowa/NrKSeFZN; never NULL
   CASE
     WHEN r.target_id IS NOT NULL THEN 1
     WHEN r.ksef_number IS NOT NULL THEN 0
     ELSE (SELECT count(*) FROM reference_candidates c WHERE c.invoice_id = r.invoice_id AND c.relation = r.relation AND c.position = r.position)
-  END AS candidates, -- candidates: how many stored invoices fit; 1: the columns advance_* are of that one; 0: it is not here, or not yet; more: it may be any of them, and none is chosen
-  t.id AS advance_id, -- advance_id: of the advance, as v_invoices.id; NULL, as all that follows: not found
-  t.ksef_number AS advance_ksef_number, -- advance_ksef_number: of the advance
-  t.invoice_number AS advance_invoice_number, -- advance_invoice_number: of the advance; NULL also: not stated
-  t.invoice_type AS advance_invoice_type, -- advance_invoice_type: of the advance, as in v_invoices; NULL also: it could not be read
-  t.issue_date AS advance_issue_date, -- advance_issue_date: of the advance; NULL also: not stated
-  t.currency AS advance_currency, -- advance_currency: of the two amounts that follow; NULL also: not stated
-  t.gross_minor AS advance_gross_minor, -- advance_gross_minor: what the advance says was paid, in hundredths, before any correction of it; NULL also: not stated
-  t.order_value_minor AS advance_order_value_minor -- advance_order_value_minor: gross value of the order as the advance states it (WartoscZamowienia), in hundredths; NULL also: not stated
+  END AS candidates, -- how many stored invoices fit; 1: the columns advance_* are of that one; 0: it is not here, or not yet; more: it may be any of
+    -- them, and none is chosen; count; ksefmirror; never NULL
+  t.id AS advance_id, -- v_invoices.id of the advance; -; ksefmirror; NULL: candidates is not 1
+  t.ksef_number AS advance_ksef_number, -- KSeF's number of the advance; -; v_invoices.ksef_number; NULL: candidates is not 1
+  t.invoice_number AS advance_invoice_number, -- the issuer's number of the advance; -; v_invoices.invoice_number; NULL: candidates is not 1, or not
+    -- known
+  t.invoice_type AS advance_invoice_type, -- kind of the advance, as in v_invoices; -; v_invoices.invoice_type; NULL: candidates is not 1, not stated,
+    -- or its document could not be read
+  t.issue_date AS advance_issue_date, -- date of issue of the advance; date; v_invoices.issue_date; NULL: candidates is not 1, or not known
+  t.currency AS advance_currency, -- currency of the two amounts that follow; ISO 4217; v_invoices.currency; NULL: candidates is not 1, or not known
+  t.gross_minor AS advance_gross_minor, -- what the advance says was paid, before any correction of it; hundredths of advance_currency;
+    -- v_invoices.gross_minor; NULL: candidates is not 1, not stated, or its document could not be read
+  t.order_value_minor AS advance_order_value_minor -- gross value of the order, as the advance states it; hundredths of advance_currency;
+    -- v_invoices.order_value_minor; NULL: candidates is not 1, not stated, or its document could not be read
 FROM invoice_references r JOIN invoices i ON i.id = r.invoice_id LEFT JOIN invoices t ON t.id = r.target_id
 WHERE r.relation = 'settles_advance';
 
@@ -201,20 +243,26 @@ CREATE VIEW v_settlements AS
 -- One row for each invoice that settles advances, but corrections of such: what it
 -- leaves to pay, as it states itself, and as the order and the advances add up.
 SELECT
-  invoice_id AS invoice_id, -- invoice_id: of the settlement, as v_invoices.id
-  ksef_number AS ksef_number, -- ksef_number: of the settlement
-  invoice_number AS invoice_number, -- invoice_number: of the settlement; NULL: not stated
-  invoice_type AS invoice_type, -- invoice_type: of the settlement, as in v_invoices; NULL: not stated
-  issue_date AS issue_date, -- issue_date: of the settlement; NULL: not stated
-  seller_nip AS seller_nip, -- seller_nip: of the settlement; NULL: not stated
-  buyer_nip AS buyer_nip, -- buyer_nip: of the settlement; NULL: not stated, or the buyer has another identifier
-  currency AS currency, -- currency: of all amounts here; NULL: not stated
-  advances AS advances, -- advances: how many the settlement names
-  advances_found AS advances_found, -- advances_found: how many of them are here
-  iif(advances_found = advances, order_value_minor, NULL) AS order_value_minor, -- order_value_minor: gross value of the order, in hundredths, as all advances state it; NULL: not all are here, one does not state it, or they differ
-  iif(advances_found = advances, advances_gross_minor, NULL) AS advances_gross_minor, -- advances_gross_minor: what was paid by all advances, in hundredths, with their corrections up to the settlement's date; NULL: not all are here, or an amount is not stated, in another currency, or of other invoices as well
-  left_minor AS left_minor, -- left_minor: what is left to pay as the settlement states it, in hundredths: gross_minor (P_15), in PEF to_pay_minor; NULL: not stated
-  iif(advances_found = advances, order_value_minor - advances_gross_minor, NULL) AS computed_left_minor -- computed_left_minor: order_value_minor less advances_gross_minor, in hundredths; NULL: one of them is
+  invoice_id AS invoice_id, -- v_invoices.id of the settlement; -; ksefmirror; never NULL
+  ksef_number AS ksef_number, -- KSeF's number of the settlement; -; v_invoices.ksef_number; never NULL
+  invoice_number AS invoice_number, -- the issuer's number of the settlement; -; v_invoices.invoice_number; NULL: not known
+  invoice_type AS invoice_type, -- kind of the settlement, as in v_invoices; -; v_invoices.invoice_type; NULL: not stated
+  issue_date AS issue_date, -- date of issue of the settlement; date; v_invoices.issue_date; NULL: not known
+  seller_nip AS seller_nip, -- NIP of the seller; -; v_invoices.seller_nip; NULL: not known
+  buyer_nip AS buyer_nip, -- NIP of the buyer; -; v_invoices.buyer_nip; NULL: it has another identifier, or none
+  currency AS currency, -- currency of the settlement; ISO 4217; v_invoices.currency; NULL: not known
+  advances AS advances, -- how many advances the settlement names; count; FA Fa/FakturaZaliczkowa, FA(1) Fa/NrFaZaliczkowej, PEF
+    -- BillingReference/InvoiceDocumentReference; never NULL
+  advances_found AS advances_found, -- how many of them are here; count; v_advances.advance_id; never NULL
+  iif(advances_found = advances, order_value_minor, NULL) AS order_value_minor, -- gross value of the order, as all advances state it; hundredths of the
+    -- currency of the advances; v_advances.advance_order_value_minor; NULL: not all are here, one does not state it, or they differ
+  iif(advances_found = advances, advances_gross_minor, NULL) AS advances_gross_minor, -- what was paid by all advances, with their corrections up to the
+    -- settlement's date; hundredths of currency; v_invoices.gross_minor of the advances and their corrections; NULL: not all are here, or an amount is
+    -- not stated, in another currency, or of other invoices as well
+  left_minor AS left_minor, -- what is left to pay, as the settlement states it; hundredths of currency; FA v_invoices.gross_minor, PEF
+    -- v_invoices.to_pay_minor; NULL: not stated
+  iif(advances_found = advances, order_value_minor - advances_gross_minor, NULL) AS computed_left_minor -- order_value_minor less advances_gross_minor;
+    -- hundredths of currency; order_value_minor and advances_gross_minor; NULL: one of them is
 FROM (
   SELECT
     i.id AS invoice_id, i.ksef_number, i.invoice_number, i.invoice_type, i.issue_date, i.seller_nip, i.buyer_nip, i.currency,
@@ -242,14 +290,14 @@ CREATE VIEW v_technical_corrections AS
 -- hashOfCorrectedInvoice). It stands for itself: what it corrects was not in KSeF, and
 -- its amounts are no differences.
 SELECT
-  i.id AS invoice_id, -- invoice_id: of the technical correction, as v_invoices.id
-  i.ksef_number AS ksef_number, -- ksef_number: of it
-  i.invoice_number AS invoice_number, -- invoice_number: of it; NULL: not stated
-  i.issue_date AS issue_date, -- issue_date: of it; NULL: not stated
-  i.seller_nip AS seller_nip, -- seller_nip: of it; NULL: not stated
-  i.corrected_offline_hash AS corrected_hash, -- corrected_hash: SHA-256 in base64 of the XML that was not accepted
-  t.id AS corrected_id, -- corrected_id: of the invoice with that hash, from the same seller and date, as v_invoices.id; NULL: not here, which is the rule
-  t.ksef_number AS corrected_ksef_number -- corrected_ksef_number: of that invoice; NULL: likewise
+  i.id AS invoice_id, -- v_invoices.id of the technical correction; -; ksefmirror; never NULL
+  i.ksef_number AS ksef_number, -- KSeF's number of the technical correction; -; v_invoices.ksef_number; never NULL
+  i.invoice_number AS invoice_number, -- the issuer's number of the technical correction; -; v_invoices.invoice_number; NULL: not known
+  i.issue_date AS issue_date, -- date of issue of the technical correction; date; v_invoices.issue_date; NULL: not known
+  i.seller_nip AS seller_nip, -- NIP of the seller; -; v_invoices.seller_nip; NULL: not known
+  i.corrected_offline_hash AS corrected_hash, -- SHA-256 of the XML that was not accepted; base64; metadata hashOfCorrectedInvoice; never NULL
+  t.id AS corrected_id, -- v_invoices.id of the invoice with that hash, from the same seller and date; -; ksefmirror; NULL: not here, which is the rule
+  t.ksef_number AS corrected_ksef_number -- KSeF's number of that invoice; -; v_invoices.ksef_number; NULL: likewise
 FROM invoices i LEFT JOIN invoices t ON substr(t.issue_date, 1, 7) = substr(i.issue_date, 1, 7)
   AND +t.seller_nip = i.seller_nip AND t.issue_date = i.issue_date AND t.invoice_hash = i.corrected_offline_hash AND t.id <> i.id
 WHERE i.corrected_offline_hash IS NOT NULL;

@@ -186,7 +186,7 @@ SELECT
   i.seller_nip, -- NIP of the seller, also where the buyer issued the invoice; -; FA and RR Podmiot1/DaneIdentyfikacyjne/NIP, else and for PEF
     -- metadata seller.nip; NULL: not known
   i.seller_name, -- name of the seller; -; FA and RR Podmiot1/DaneIdentyfikacyjne/Nazwa, PEF
-    -- AccountingSupplierParty/Party/PartyLegalEntity/RegistrationName, else metadata seller.name; NULL: not known
+    -- AccountingSupplierParty/Party/PartyLegalEntity/RegistrationName or PartyName/Name, else metadata seller.name; NULL: not known
   i.seller_country, -- country of the seller's address; ISO 3166; FA and RR Podmiot1/Adres/KodKraju, PEF
     -- PostalAddress/Country/IdentificationCode; NULL: not stated, or the document could not be read
   i.buyer_id_type, -- kind of the buyer's identifier: Nip, VatUe, Other, or None for a buyer without; -; FA and RR Podmiot2/DaneIdentyfikacyjne,
@@ -197,8 +197,8 @@ SELECT
     -- PartyTaxScheme/CompanyID; NULL: not stated, as with a NIP
   i.buyer_nip, -- NIP of the buyer; -; buyer_id; NULL: it has another identifier, or none
   i.buyer_name, -- name of the buyer; -; FA and RR Podmiot2/DaneIdentyfikacyjne/Nazwa, PEF
-    -- AccountingCustomerParty/Party/PartyLegalEntity/RegistrationName, else metadata buyer.name; NULL: not stated, as simplified invoices
-    -- may
+    -- AccountingCustomerParty/Party/PartyLegalEntity/RegistrationName or PartyName/Name, else metadata buyer.name; NULL: not stated, as
+    -- simplified invoices may
   i.buyer_country, -- country of the buyer's address; ISO 3166; FA and RR Podmiot2/Adres/KodKraju, PEF PostalAddress/Country/IdentificationCode;
     -- NULL: not stated, or the document could not be read
   i.cash_method, -- 1: VAT is due when paid (metoda kasowa); 0 or 1; FA Fa/Adnotacje/P_16; NULL: the document could not be read
@@ -208,8 +208,8 @@ SELECT
   i.split_payment, -- 1: to be paid by split payment (MPP); 0 or 1; FA Fa/Adnotacje/P_18A; NULL: the document could not be read
   i.exempt, -- 1: something on it is exempt from VAT; 0 or 1; FA Fa/Adnotacje/Zwolnienie/P_19, PEF a TaxCategory E; NULL: the document could not
     -- be read
-  i.exempt_basis, -- why it is exempt; -; FA Fa/Adnotacje/Zwolnienie/P_19A, P_19B or P_19C, PEF TaxCategory/TaxExemptionReason; NULL: not stated,
-    -- or the document could not be read
+  i.exempt_basis, -- why it is exempt; -; FA Fa/Adnotacje/Zwolnienie/P_19A, P_19B or P_19C, PEF TaxCategory/TaxExemptionReason or
+    -- TaxExemptionReasonCode; NULL: not stated, or the document could not be read
   i.new_transport, -- 1: a new means of transport was sold to another country of the EU; 0 or 1; FA Fa/Adnotacje/NoweSrodkiTransportu/P_22; NULL:
     -- the document could not be read
   i.triangular, -- 1: simplified triangular sale, issued by the second of the three; 0 or 1; FA Fa/Adnotacje/P_23; NULL: the document could not
@@ -293,8 +293,8 @@ SELECT
   l.kind, -- line; order: a row of the order that an advance invoice is for; -; FA Fa/FaWiersz or Fa/Zamowienie/ZamowienieWiersz, RR
     -- FakturaRR/FakturaRRWiersz, PEF InvoiceLine or CreditNoteLine; never NULL
   l.position, -- place in the document within the kind, from 1: with ksef_number and kind the key; -; order in the file; never NULL
-  l.line_number, -- number as the issuer gave it; may repeat; -; FA NrWierszaFa or NrWierszaZam, RR NrWierszaFa, PEF ID where it is a number;
-    -- NULL: not stated
+  l.line_number, -- number as the issuer gave it; may repeat; -; FA NrWierszaFa or NrWierszaZam, RR NrWierszaFa, PEF ID where it is a
+    -- number, else position; NULL: not stated
   l.line_uid, -- the issuer's identifier of the line; -; FA UU_ID or UU_IDZ, RR UU_ID, PEF ID where it is no number; NULL: not stated
   l.before_correction, -- 1: the state before a correction: subtract it; 0 or 1; FA StanPrzed or StanPrzedZ, RR StanPrzed, PEF
     -- OriginalInvoiceData/InvoiceLine; never NULL
@@ -469,7 +469,7 @@ SELECT
   i.split_payment,
   (SELECT b.account_norm FROM bank_accounts b WHERE b.invoice_id = i.id AND b.owner IN ('factor', 'farmer', 'seller')
     ORDER BY b.owner <> 'factor', b.position LIMIT 1) AS pay_to_account, -- account to pay to: the factor's, else the first of the seller's;
-    -- without spaces, with PL before 26 digits; FA Fa/Platnosc/RachunekBankowyFaktora or RachunekBankowy/NrRB, RR
+    -- text without spaces, with PL before 26 digits; FA Fa/Platnosc/RachunekBankowyFaktora or RachunekBankowy/NrRB, RR
     -- FakturaRR/Platnosc/RachunekBankowy1/NrRB, PEF PaymentMeans/PayeeFinancialAccount/ID; NULL: none stated
   i.payment_reference
 FROM invoices i JOIN invoice_roles r ON r.invoice_id = i.id
