@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"database/sql"
 	"fmt"
 	"net/http"
 	"os"
@@ -14,6 +15,7 @@ import (
 
 	"ksefmirror/internal/ksef"
 	"ksefmirror/internal/ksefsim"
+	ksefsync "ksefmirror/sync"
 )
 
 // A command does its work through the daemon as it does without: what it prints, how
@@ -191,6 +193,51 @@ func TestReloadWithoutRestart(t *testing.T) {
 	if strings.Contains(log, secretToken) {
 		t.Error("the log shows a token")
 	}
+}
+
+// Another program holds the database locked for writing, for longer than SQLite itself
+// waits: the log says so, who reads is answered, and when it is free the daemon goes on
+// with the same cycle. From there on a longer lock makes no difference.
+func TestDatabaseLockedByAnotherProgram(t *testing.T) {
+	t.Parallel()
+	long(t)
+	p := newSimulator(t, ksefsim.Options{}, nil)
+	p.sim.AddToken(company, secretToken)
+	p.put("secrets/acme.token", []byte(secretToken))
+	p.put("config.toml", []byte(p.table("acme", company.Value, `token = "file:secrets/acme.token"`)))
+	p.generate(5)
+	d := p.daemon()
+	d.until("cycle done", `"authorized"`)
+
+	pool, err := sql.Open("sqlite", ksefsync.DatabasePath(filepath.Join(p.dir, "data", "acme"))+"?_busy_timeout=10000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = pool.Close() }() // nothing is written
+	foreign, err := pool.Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := foreign.ExecContext(t.Context(), "BEGIN IMMEDIATE"); err != nil {
+		t.Fatal(err)
+	}
+	p.add(ksefsim.GenerateOptions{Count: 3, Context: company, Seed: 3})
+	d.until("another program holds the database locked")
+	p.want(0, []string{"acme: in order (5 invoices"}, "status")
+	if _, err := foreign.ExecContext(t.Context(), "ROLLBACK"); err != nil {
+		t.Fatal(err)
+	}
+	if err := foreign.Close(); err != nil {
+		t.Error(err)
+	}
+	d.until("the database is free again")
+	for mirrored := 0; mirrored < 8; _, mirrored = p.watermarks() {
+		d.until("cycle done")
+	}
+	if log := d.stop(); strings.Count(log, "ksefmirror started") != 1 || strings.Contains(log, "in trouble") {
+		t.Errorf("waiting was taken for trouble:\n%s", log)
+	}
+	p.want(0, []string{"8 invoices checked, 0 missing"}, "verify")
 }
 
 // Told to stop, in whatever it does, the daemon ends within seconds, and the next

@@ -293,7 +293,7 @@ func (b *bench) mirrors(ctx context.Context) (rows []row, err error) {
 		// Connections and the goroutines of requests come and go.
 		const slack = 4 * few
 		rows = append(rows, row{
-			what: fmt.Sprintf("goroutines and descriptors, %d mirrors, after the cycles of a day and of a week", few), bound: "no growth",
+			what: fmt.Sprintf("goroutines and descriptors, %d mirrors, after the cycles of a day and of a week", few), bound: fmt.Sprintf("no more than %d apart", slack),
 			found: fmt.Sprintf("%d and %d; %d and %d", before.goroutines, before.descriptors, after.goroutines, after.descriptors),
 			kept:  after.goroutines <= before.goroutines+slack && after.descriptors <= before.descriptors+slack,
 		})
