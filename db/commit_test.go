@@ -248,6 +248,7 @@ func TestNamespaces(t *testing.T) {
 }
 
 func TestDueDates(t *testing.T) {
+	slow(t)
 	for _, test := range []struct {
 		name, first, last string
 		terms             []parse.DueDate
@@ -370,6 +371,7 @@ func TestCommitIsRepeatable(t *testing.T) {
 }
 
 func TestCommitRefusesAndStoresNothing(t *testing.T) {
+	slow(t)
 	changed := testInvoice(0)
 	changed.XML = []byte("<Faktura>changed</Faktura>")
 	changed.Hash = hashOf(changed.XML)
@@ -560,6 +562,7 @@ func TestQuarantine(t *testing.T) {
 }
 
 func TestFiles(t *testing.T) {
+	slow(t)
 	d := newTest(t)
 	const total = 2*filesPage + 3
 	commit(t, d, Batch{Role: "seller", Invoices: testInvoices(0, total)})
@@ -729,6 +732,7 @@ func TestStartRequestTellsAdmit(t *testing.T) {
 }
 
 func TestListed(t *testing.T) {
+	slow(t)
 	d := newTest(t)
 	at := func(n int) time.Time { return time.Date(2026, 11, 5, 12, 0, n, 0, time.UTC) }
 	commit(t, d, Batch{Role: "seller", Invoices: testInvoices(0, 30)})
@@ -790,6 +794,7 @@ func TestLimits(t *testing.T) {
 
 // A role is idle from its first run for as long as KSeF has listed nothing for it.
 func TestIdleSince(t *testing.T) {
+	slow(t)
 	at := time.Date(2026, 11, 22, 1, 2, 3, 0, time.UTC)
 	for name, test := range map[string]struct {
 		listed []int // by run

@@ -546,6 +546,7 @@ func TestCommitAndTheEndOfItsContext(t *testing.T) {
 }
 
 func TestErrorsNameFileAndRemedy(t *testing.T) {
+	slow(t)
 	t.Run("disk full", func(t *testing.T) {
 		d := newTest(t)
 		if _, err := d.write.Exec("PRAGMA max_page_count = 60"); err != nil {
@@ -645,6 +646,7 @@ func TestLibcIsTheDriversOwn(t *testing.T) {
 
 // A measure of the rows and the compressed XML together.
 func TestBytesPerInvoice(t *testing.T) {
+	slow(t)
 	xml, err := os.ReadFile("testdata/fa3_five_lines.xml")
 	if err != nil {
 		t.Fatal(err)

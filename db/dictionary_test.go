@@ -137,6 +137,7 @@ func TestDocumentsOfAnySize(t *testing.T) {
 }
 
 func TestDamagedDocuments(t *testing.T) {
+	slow(t)
 	for name, damage := range map[string]string{
 		"blob":       "UPDATE documents SET xml_zstd = x'28b52ffd0000'",
 		"empty blob": "UPDATE documents SET xml_zstd = x''",

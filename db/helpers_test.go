@@ -117,6 +117,15 @@ func testInvoices(from, to int) []Invoice {
 	return invoices
 }
 
+// slow leaves a test out of the short run, which is the race detector's: what SQLite
+// does is slow under it, and nothing that it could find.
+func slow(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("left out of the short run")
+	}
+}
+
 // value gives the single value of a query.
 func value[T any](t testing.TB, d *DB, query string, args ...any) T {
 	t.Helper()

@@ -247,13 +247,10 @@ func (r *relative) member(n int) Invoice {
 	return in
 }
 
-// orders gives every order of a few things, and some orders of more; in -short fewer.
+// orders gives every order of a few things, and some orders of more.
 func orders(n int, random *rand.Rand) iter.Seq[[]int] {
 	return func(yield func([]int) bool) {
-		few, some := 5, 100
-		if testing.Short() {
-			few, some = 3, 20
-		}
+		const few, some = 5, 100
 		if n > few {
 			for range some {
 				if !yield(random.Perm(n)) {
@@ -335,6 +332,7 @@ const countUnresolved = `SELECT count(*) FROM invoice_references r WHERE r.targe
 // In whatever order and batches the invoices of a story arrive, the relations are the
 // same.
 func TestRelationsInAnyOrder(t *testing.T) {
+	slow(t)
 	random := rand.New(rand.NewPCG(6, 2026))
 	batches := make([]Batch, 4)
 	for i := range batches {
@@ -418,6 +416,7 @@ func oneColumn(t *testing.T, d *DB, number string) {
 // An invoice that is read again loses no relation and gets none too many, on either
 // side, also when it was read wrongly before.
 func TestRelationsOfWhatIsReadAgain(t *testing.T) {
+	slow(t)
 	d := newTest(t)
 	want := map[string]related{}
 	var invoices []Invoice
@@ -450,10 +449,8 @@ func TestRelationsOfWhatIsReadAgain(t *testing.T) {
 
 // A correction may name 50,000 invoices, which come before and after it.
 func TestCollectiveCorrection(t *testing.T) {
-	references, stored := 50_000, 600 // of the originals
-	if testing.Short() {
-		references = 5_000
-	}
+	slow(t)
+	const references, stored = 50_000, 600 // of the originals
 	date := "2026-01-05"
 	correction := (&relative{name: "K", kind: "KOR", number: "K", date: "2026-02-01", gross: -1}).member(0)
 	var originals []Invoice

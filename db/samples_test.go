@@ -16,6 +16,7 @@ import (
 // TestOfficialSamples compares the rows of the invoices that the Ministry of Finance
 // publishes as examples with an independent reading: every key of it, for every form.
 func TestOfficialSamples(t *testing.T) {
+	slow(t)
 	folder := "../../shared/ksef/samples"
 	content, err := os.ReadFile(filepath.Join(folder, "expected.json"))
 	if err != nil {

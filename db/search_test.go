@@ -165,6 +165,7 @@ func TestSearchByReaders(t *testing.T) {
 // What is one word for a search must be one for the index, in any script: it refuses
 // two as a phrase.
 func TestSearchOfEveryLetter(t *testing.T) {
+	slow(t)
 	d := newTest(t)
 	var words []string
 	for r := rune(1); r <= 0x10ffff; r++ {

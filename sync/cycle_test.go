@@ -201,6 +201,7 @@ func TestScenario04And06And07Mark(t *testing.T) {
 // Scenario 8: rows beyond the high water mark are stored, but the watermark does
 // not follow them.
 func TestScenario08RestrictIgnored(t *testing.T) {
+	slow(t)
 	w := newWorld(t, ksefsim.Options{HWMLag: time.Hour})
 	invoices := w.generate(300, time.Hour, 9)
 	for i := range invoices {
@@ -252,6 +253,7 @@ func TestScenario09And10Timestamps(t *testing.T) {
 // Scenario 11: the first sync walks windows of at most 99 days without a gap,
 // which the simulator (100 days at most) and the check would show.
 func TestScenario11And12Windows(t *testing.T) {
+	slow(t)
 	w := newWorld(t, ksefsim.Options{})
 	w.add(w.generate(60, 290*24*time.Hour, 11)...)
 	w.mustCycle()
@@ -358,6 +360,7 @@ func TestScenario66Conflict(t *testing.T) {
 
 // Scenario 70: listed but not served yet.
 func TestScenario70NotYetServed(t *testing.T) {
+	slow(t)
 	for _, code := range []string{"21165", "21164"} {
 		w := newWorld(t, ksefsim.Options{})
 		w.add(w.generate(30, time.Hour, 18)...)
@@ -454,6 +457,7 @@ func TestWrongCredentialsStopWithAMessage(t *testing.T) {
 // A login that is refused for good is not tried again, whatever is asked for and
 // however often, and KSeF sees nothing of it. Scenario 52.
 func TestScenario52RefusedLoginIsNotRepeated(t *testing.T) {
+	slow(t)
 	for _, status := range []int{415, 425, 450, 460, 470, 480} {
 		t.Run(strconv.Itoa(status), func(t *testing.T) {
 			w := newWorld(t, ksefsim.Options{})
@@ -674,6 +678,7 @@ func TestScenario64Names(t *testing.T) {
 
 // Documents that cannot be read, hostile ones too, are mirrored all the same.
 func TestUnreadableDocuments(t *testing.T) {
+	slow(t)
 	w := newWorld(t, ksefsim.Options{Everyone: company})
 	hostile := map[string]string{
 		"not xml":      "this is no invoice",

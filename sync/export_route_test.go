@@ -265,6 +265,7 @@ func TestEmptyRolesRest(t *testing.T) {
 // A role that is asked for at night is asked for once a night, until it is complete
 // up to then; by hand at any time.
 func TestNightRoles(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	w := newWorld(t, ksefsim.Options{})
 	w.options.Roles, w.options.NightRoles, w.options.EveryRole = []string{"seller", "buyer"}, []string{"buyer"}, false

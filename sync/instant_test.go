@@ -299,6 +299,7 @@ func TestScenario18OverHours(t *testing.T) {
 
 // Scenario 27 at an instant: every export takes longer than a cycle waits for it.
 func TestScenario27SlowInstant(t *testing.T) {
+	slow(t)
 	w := crowded(t, 500, ksefsim.Options{PackageCap: 100})
 	w.options.Roles = []string{"buyer"}
 	w.sim.SetExportOutcome(ksefsim.ExportOutcome{Takes: 12 * time.Minute})
@@ -348,6 +349,7 @@ func TestScenario26CrashAtInstant(t *testing.T) {
 // An export of part of an instant that a dead process left is no reason to move:
 // what it does not hold is still to come.
 func TestResumedPartMovesNothing(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	w := crowded(t, 500, ksefsim.Options{PackageCap: 100})
 	w.options.Roles = []string{"buyer"}

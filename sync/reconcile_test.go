@@ -347,6 +347,7 @@ func TestScenario68Hidden(t *testing.T) {
 
 // A changed hash is an alarm, once, and both are kept.
 func TestReconcileChanged(t *testing.T) {
+	slow(t)
 	w := newWorld(t, ksefsim.Options{})
 	w.add(w.generate(20, 5*24*time.Hour, 86)...)
 	w.mustCycle()
@@ -426,6 +427,7 @@ func TestReconcileLarge(t *testing.T) {
 // Only where KSeF guarantees its list may an invoice be missing from it: not
 // beyond a mark that has gone back, and not behind where a list ends early.
 func TestReconcileJudgesOnlyWhatIsGuaranteed(t *testing.T) {
+	slow(t)
 	w := newWorld(t, ksefsim.Options{})
 	w.add(w.generate(100, 20*24*time.Hour, 89)...)
 	w.mustCycle()
@@ -461,6 +463,7 @@ func TestReconcileJudgesOnlyWhatIsGuaranteed(t *testing.T) {
 // An instant with more invoices than KSeF lists at once is mirrored by parts, which
 // one list cannot be held against: it is passed over, and said to be.
 func TestReconcileCrowdedInstant(t *testing.T) {
+	slow(t)
 	w := newWorld(t, ksefsim.Options{PageCap: 500, PackageCap: 500})
 	w.options.Since = start.Add(-60 * 24 * time.Hour)
 	invoices := w.generate(2200, 40*24*time.Hour, 107)
@@ -494,6 +497,7 @@ func TestReconcileCrowdedInstant(t *testing.T) {
 // Where rows shift between numbered pages one may be left out; nothing is concluded
 // from such a list, and a later one serves.
 func TestReconcileShiftingPages(t *testing.T) {
+	slow(t)
 	w := newWorld(t, ksefsim.Options{})
 	invoices := w.generate(900, 24*time.Hour, 106)
 	for i := range invoices {
@@ -639,6 +643,7 @@ func stopAnywhere(t *testing.T, n int) {
 // What a person's comparison found missing and could not fetch is not forgotten
 // with it, however long ago it is: the daemon goes on where it ended.
 func TestReconcileOwesWhatItFound(t *testing.T) {
+	slow(t)
 	for name, trouble := range map[string]ksefsim.Fault{
 		"outage": ksefsim.HTMLError(download, 0, 503),
 		"limits": ksefsim.TooMany(download, 0, "2680"),
@@ -676,6 +681,7 @@ func TestReconcileOwesWhatItFound(t *testing.T) {
 // When the limits end a person's comparison, it goes on from there with the same
 // report when they allow, and never beyond them.
 func TestReconcileBudget(t *testing.T) {
+	slow(t)
 	limits := ksef.DefaultLimits()
 	limits[ksef.GroupExport] = ksef.Limit{PerSecond: 8, PerMinute: 16, PerHour: 2}
 	limits[ksef.GroupMetadata] = ksef.Limit{PerSecond: 8, PerMinute: 16, PerHour: 3}
@@ -720,6 +726,7 @@ func TestReconcileBudget(t *testing.T) {
 // Sums are exact at any size, of each currency by itself; what cannot be summed
 // is counted.
 func TestReconcileSums(t *testing.T) {
+	slow(t)
 	w := newWorld(t, ksefsim.Options{})
 	amounts := []struct{ currency, net, vat, gross string }{
 		{"PLN", "0.1", "0.02", "0.12"}, {"PLN", "0.2", "0.05", "0.25"}, {"PLN", "-0.30", "-0.07", "-0.37"}, {"PLN", "0.01", "0", "0.01"},
@@ -844,6 +851,7 @@ func (w *world) past(role string) []db.Reconciliation {
 // For 40 days, with a restart each: each night the last 72 hours are compared, each
 // seventh 35 days and each thirtieth 99.
 func TestReconcileRhythm(t *testing.T) {
+	slow(t)
 	w := newWorld(t, ksefsim.Options{Limits: ksef.DefaultLimits()})
 	w.options.Since = start.Add(-48 * time.Hour)
 	w.add(w.generate(30, 24*time.Hour, 100)...)
@@ -883,6 +891,7 @@ func TestReconcileRhythm(t *testing.T) {
 // A comparison in pages that takes more than the limits spare is spread over the
 // hours of the night, across restarts, and no cycle waits for it.
 func TestReconcileYieldsToTheMirror(t *testing.T) {
+	slow(t)
 	limits := ksef.DefaultLimits()
 	limits[ksef.GroupMetadata] = ksef.Limit{PerSecond: 8, PerMinute: 16, PerHour: 12} // the cycles take 8, two are kept
 	w := newWorld(t, ksefsim.Options{Limits: limits})
@@ -922,6 +931,7 @@ func TestReconcileYieldsToTheMirror(t *testing.T) {
 // A package that takes longer than the time between two cycles is waited for
 // across them, and asked for once.
 func TestReconcileWaitsAcrossCycles(t *testing.T) {
+	slow(t)
 	w := newWorld(t, ksefsim.Options{})
 	w.options.Since = start.Add(-48 * time.Hour)
 	w.options.Roles = []string{"seller", "buyer"}
@@ -950,6 +960,7 @@ func TestReconcileWaitsAcrossCycles(t *testing.T) {
 // A package of metadata that hangs is given up after an hour and counts among those
 // given up of the day, which are few; pages do instead.
 func TestReconcileListHangs(t *testing.T) {
+	slow(t)
 	w := newWorld(t, ksefsim.Options{})
 	w.options.Since = start.Add(-48 * time.Hour)
 	w.options.Roles = []string{"seller", "buyer"}
@@ -1008,6 +1019,7 @@ func TestReconcileWithoutTime(t *testing.T) {
 // KSeF's trouble with a comparison is recorded, tried again after some hours and
 // not before, and is not the mirror's.
 func TestReconcileFailureIsRetriedLater(t *testing.T) {
+	slow(t)
 	w := newWorld(t, ksefsim.Options{})
 	w.options.Since = start.Add(-48 * time.Hour)
 	w.add(w.generate(1500, 40*time.Hour, 105)...)

@@ -83,6 +83,7 @@ func from(at time.Time) ksef.Timestamp { return ksef.NewTimestamp(at) }
 // Every page, every window of 99 days and what lies beyond the most that KSeF lists
 // at once are listed, once each, by every kind of date.
 func TestQueryListsAll(t *testing.T) {
+	slow(t)
 	w := newWorld(t, ksefsim.Options{PageCap: 500})
 	w.create()
 	w.add(w.generate(4000, 230*24*time.Hour, 1)...)
@@ -119,6 +120,7 @@ func TestQueryListsAll(t *testing.T) {
 // What is below the watermark is answered by the mirror, with any filter just as
 // KSeF would, and only what is above it by KSeF.
 func TestQueryFromMirror(t *testing.T) {
+	slow(t)
 	w := newWorld(t, ksefsim.Options{})
 	w.add(w.generate(300, 20*24*time.Hour, 3)...)
 	w.mustCycle()
@@ -194,6 +196,7 @@ func TestQueryFromMirror(t *testing.T) {
 
 // A query that the budget cuts short says where it can go on, and then does.
 func TestQueryWithoutBudget(t *testing.T) {
+	slow(t)
 	w := newWorld(t, ksefsim.Options{Limits: ksef.DefaultLimits(), PageCap: 1000})
 	w.create()
 	w.add(w.generate(12_000, 20*24*time.Hour, 5)...)

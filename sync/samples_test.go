@@ -33,6 +33,7 @@ var columns = map[string]string{
 // Every official sample, whatever its form, arrives byte for byte in folder and
 // database, and what FA(2) and FA(3) state reaches the view (Show 2).
 func TestOfficialSamples(t *testing.T) {
+	slow(t)
 	dir := filepath.Join("..", "..", "shared", "ksef", "samples")
 	text, err := os.ReadFile(filepath.Join(dir, "expected.json"))
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 // What keeps a cycle from beginning is told of every role, by the kind of trouble
 // that a person has to mend; and no longer once it is mended.
 func TestStatusTellsTrouble(t *testing.T) {
+	slow(t)
 	for name, test := range map[string]struct {
 		breakIt func(*world)
 		trouble ksefsync.Trouble

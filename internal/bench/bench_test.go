@@ -24,6 +24,9 @@ func TestMain(m *testing.M) {
 
 // Everything is measured, on sizes that tell nothing: the programme must not rot.
 func TestMeasureAll(t *testing.T) {
+	if testing.Short() {
+		t.Skip("processes of their own, which the race detector would not look into")
+	}
 	var progress, table bytes.Buffer
 	b := &bench{sizes: sizes{Rounds: 1, Package: 100, Naive: 20, Backlog: 200, Held: 3, Mirrors: 3, Rest: time.Second, Cycles: 7}, dir: t.TempDir(), progress: &progress}
 	rows, err := b.measureAll(t.Context())
