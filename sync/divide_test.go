@@ -50,7 +50,6 @@ func selected(f ksef.Filter, rows []ksef.Metadata, read func(json.Number) *big.R
 // every row is in a part that is whole, or in one that is reported as indivisible.
 // If the server compares exactly, what is indivisible is of one amount.
 func TestDivideIsComplete(t *testing.T) {
-	slow(t)
 	const holds = 10
 	pools := map[string][]json.Number{
 		"ordinary":           {"1", "12.3", "99.99", "100", "100.01", "100.02", "1230.00", "4e2", "-17.5", "0", "0.00"},
