@@ -35,7 +35,7 @@ func TestMeasureAll(t *testing.T) {
 	}
 	printTable(&table, rows)
 	t.Logf("\n%s\n%s", &progress, &table)
-	if strings.Contains(table.String(), "NaN") || len(rows) != 31 {
+	if strings.Contains(table.String(), "NaN") || len(rows) != 32 {
 		t.Errorf("%d rows:\n%s", len(rows), &table)
 	}
 

@@ -270,6 +270,12 @@ func TestReceiversAreApart(t *testing.T) {
 		defer close(ended)
 		sender.Run(ctx)
 	}()
+	t.Cleanup(func() {
+		cancel()
+		if <-ended; t.Failed() {
+			t.Log(&log)
+		}
+	})
 	for n := 1; n <= 3; n++ {
 		store(t, s, n, n)
 		sender.Wake()
@@ -293,10 +299,11 @@ func TestReceiversAreApart(t *testing.T) {
 	}
 }
 
-// until waits for a condition that another goroutine brings about.
+// until waits for a condition that another goroutine brings about, for longer than the
+// first pause after a failure.
 func until(t testing.TB, holds func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(firstBackoff + 30*time.Second)
 	for !holds() {
 		if time.Now().After(deadline) {
 			t.Fatal("it did not come about")
