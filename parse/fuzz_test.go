@@ -173,7 +173,9 @@ func fuzzForm(f *testing.F, names ...string) {
 			f.Add(uint8(i), []byte{operation, 0, 40, 1, operation, 0, 90, 7}, "SECRET &<1>")
 		}
 	}
-	addCorpus(f)
+	if !testing.Short() {
+		addCorpus(f)
+	}
 	f.Fuzz(func(t *testing.T, which uint8, edits []byte, text string) {
 		if len(edits) > 200 {
 			return

@@ -355,6 +355,9 @@ func TestReadPackageRefusesMetadata(t *testing.T) {
 }
 
 func TestReadPackageCountsEntries(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the race detector makes minutes of it, and it has one goroutine")
+	}
 	var entries []packed
 	for i := range maxPackageInvoices {
 		entries = append(entries, packed{string(numbered(i)) + ".xml", ""})
@@ -400,6 +403,9 @@ func stored(b []byte) []byte {
 
 // 1 GB of zeros in 1 MB is refused where it can be found, in little memory.
 func TestReadPackageRefusesBombs(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the race detector makes minutes of it, and it has one goroutine")
+	}
 	gigabyte := zeros(16)
 	header := func(name string, size int64) []byte {
 		var b bytes.Buffer
@@ -457,6 +463,9 @@ func TestReadPackageRefusesBombs(t *testing.T) {
 
 // Many invoices that are small by themselves may be a bomb together.
 func TestReadPackageBoundsExpansion(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the race detector makes minutes of it, and it has one goroutine")
+	}
 	entries := []packed{metadataOf()}
 	for i := range (freeContent >> 23) + 10 {
 		entries = append(entries, packed{string(numbered(i)) + ".xml", strings.Repeat("x", 8<<20)})

@@ -12,6 +12,7 @@ import (
 	"math/big"
 	"net/http"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -32,6 +33,23 @@ type publicKey struct {
 // newKeys makes a key for each usage.
 func newKeys(now time.Time) []*publicKey {
 	return []*publicKey{newKey(usageToken, now), newKey(usageSymmetric, now)}
+}
+
+// firstKeys are the private keys that the servers of a process begin with: to make
+// them takes longer than most tests do.
+var firstKeys = sync.OnceValue(func() [2]*rsa.PrivateKey {
+	keys := newKeys(time.Time{})
+	return [2]*rsa.PrivateKey{keys[0].private, keys[1].private}
+})
+
+// initialKeys gives a server its keys, with certificates by its own clock.
+func initialKeys(now time.Time) []*publicKey {
+	private := firstKeys()
+	keys := []*publicKey{{usage: usageToken, private: private[0]}, {usage: usageSymmetric, private: private[1]}}
+	for _, key := range keys {
+		key.certify(now)
+	}
+	return keys
 }
 
 // newKey makes a key pair with a certificate valid for two years.

@@ -141,7 +141,7 @@ func New(options Options) *Server {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	s.keys = newKeys(s.now())
+	s.keys = initialKeys(s.now())
 	s.issuer = newIssuer(s.now())
 
 	s.route("POST /auth/challenge", groupPublic, anyone, reply(http.StatusOK, s.challenge))
