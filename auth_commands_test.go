@@ -77,6 +77,7 @@ func TestFromNothingWithSelfSignedCertificate(t *testing.T) {
 
 // A company's permissions and sessions, as auth test and auth logout show them.
 func TestAuthTestAndLogout(t *testing.T) {
+	long(t)
 	t.Parallel()
 	p := newSimulator(t, ksefsim.Options{}, nil)
 	const pesel = "90010112345"
@@ -267,6 +268,7 @@ func TestEnrollGoesOnAfterAKill(t *testing.T) {
 // A renewal that stops between its two files leaves a pair that does not belong
 // together; the same command ends it, without KSeF.
 func TestRenewEndsWhatStoppedBetweenTheFiles(t *testing.T) {
+	long(t)
 	t.Parallel()
 	p := newSimulator(t, ksefsim.Options{}, nil)
 	p.putPair("seal", seal(t, company.Value))

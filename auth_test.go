@@ -394,6 +394,7 @@ func TestCertificateIsHandedOverWithoutRestart(t *testing.T) {
 // them withdraws the permission, first while the session lasts and then for good;
 // the others go on. Scenarios 56 and 58.
 func TestScenario56And58PermissionIsWithdrawnForOneOfThree(t *testing.T) {
+	long(t)
 	t.Parallel()
 	const pesel = "90010112345"
 	nips := map[string]string{"a": "5265877635", "bb": "9616387173", "ccc": "6795308928"}

@@ -82,6 +82,7 @@ func TestBackupAndRestore(t *testing.T) {
 // Every byte of a document that changes, and everything else that is not what was
 // backed up, is noticed before it is restored.
 func TestCheckBackupRefuses(t *testing.T) {
+	slow(t)
 	d := newTest(t)
 	commit(t, d, Batch{Role: "seller", Invoices: testInvoices(0, 20)})
 	other := testMirror

@@ -418,6 +418,7 @@ func TestCommitRefusesAndStoresNothing(t *testing.T) {
 // A statement that fails after the rows, at the watermark itself, must take the
 // rows back; one that fails at a row must leave the watermark.
 func TestCommitIsAtomic(t *testing.T) {
+	slow(t)
 	for _, table := range []string{"invoices", "documents", "invoice_roles", "quarantine", "streams"} {
 		t.Run(table, func(t *testing.T) {
 			d := newTest(t)

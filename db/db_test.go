@@ -144,6 +144,7 @@ func TestRest(t *testing.T) {
 }
 
 func TestOpenRefuses(t *testing.T) {
+	slow(t)
 	query := func(statements string) func(*testing.T, string) {
 		return func(t *testing.T, path string) {
 			t.Helper()

@@ -151,6 +151,7 @@ func childWriter(ctx context.Context, path string, _ *bufio.Reader) error {
 // What was acknowledged survives a kill at any instant, and the watermark never
 // says more than is there.
 func TestKill(t *testing.T) {
+	slow(t)
 	path := filepath.Join(t.TempDir(), "invoices.db")
 	for round := range 12 {
 		p := start(t, "writer", path)
