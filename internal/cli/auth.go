@@ -107,6 +107,11 @@ func (noLog) BlockGroup(context.Context, string, time.Time) error               
 func (noLog) Requests(context.Context, time.Time) ([]ksef.LoggedRequest, error) { return nil, nil }
 func (noLog) Blocks(context.Context) (map[string]time.Time, error)              { return nil, nil }
 
+// loggedIn is inSession with what the mirror is configured to log in with.
+func (c *command) loggedIn(ctx context.Context, m config.Mirror, log *slog.Logger, work func(context.Context, *ksef.Client) error) error {
+	return c.inSession(ctx, m, log, func(client *ksef.Client) { logInWith(client, m, log) }, work)
+}
+
 // inSession logs in for a mirror, runs work, and ends the session. The published
 // limits will do for the few requests that a command sends. A mirror that has never
 // run has no database in which requests could be counted. Its database is made only
@@ -186,7 +191,7 @@ limits in force. It warns of permissions that a mirror does not need.`,
 			if err := c.printLogin(m, time.Now()); err != nil {
 				return usageError(err)
 			}
-			return c.inSession(cmd.Context(), m, log, func(client *ksef.Client) { logInWith(client, m, log) }, func(ctx context.Context, client *ksef.Client) error {
+			return c.loggedIn(cmd.Context(), m, log, func(ctx context.Context, client *ksef.Client) error {
 				c.say("  logged in")
 				return c.printRights(ctx, m, client)
 			})
@@ -303,7 +308,7 @@ func (c *command) authList() *cobra.Command {
 				return err
 			}
 			log := c.logger(loaded.Log).With("mirror", m.Name)
-			return c.inSession(cmd.Context(), m, log, func(client *ksef.Client) { logInWith(client, m, log) }, func(ctx context.Context, client *ksef.Client) error {
+			return c.loggedIn(cmd.Context(), m, log, func(ctx context.Context, client *ksef.Client) error {
 				all, err := client.Certificates(ctx)
 				if err != nil {
 					return err
@@ -365,7 +370,7 @@ only with --in-use.`,
 				return usageError(fmt.Errorf("%s logs in with this certificate, and could not any more; exchange it first (auth renew), or add --in-use", m.Name))
 			}
 			log := c.logger(loaded.Log).With("mirror", m.Name)
-			return c.inSession(cmd.Context(), m, log, func(client *ksef.Client) { logInWith(client, m, log) }, func(ctx context.Context, client *ksef.Client) error {
+			return c.loggedIn(cmd.Context(), m, log, func(ctx context.Context, client *ksef.Client) error {
 				if err := client.RevokeCertificate(ctx, serial, why); err != nil {
 					return err
 				}
@@ -393,7 +398,7 @@ minutes. A daemon that runs logs in anew by itself.`,
 				return err
 			}
 			log := c.logger(loaded.Log).With("mirror", m.Name)
-			return c.inSession(cmd.Context(), m, log, func(client *ksef.Client) { logInWith(client, m, log) }, func(ctx context.Context, client *ksef.Client) error {
+			return c.loggedIn(cmd.Context(), m, log, func(ctx context.Context, client *ksef.Client) error {
 				sessions, err := client.Sessions(ctx)
 				if err != nil {
 					return err

@@ -265,12 +265,12 @@ func apiAddress(m config.Mirror) string {
 // userAgent names the program to others.
 func userAgent() string { return "ksefmirror/" + buildVersion() }
 
-// open opens one mirror for work. adjust is done to its client.
-func open(ctx context.Context, m config.Mirror, log *slog.Logger, progress func(ksefsync.Progress), adjust ...func(*ksef.Client)) (*ksefsync.Mirror, error) {
+// open opens one mirror for work.
+func open(ctx context.Context, m config.Mirror, log *slog.Logger, progress func(ksefsync.Progress)) (*ksefsync.Mirror, error) {
 	if err := refuseForeignFolder(m.Dir); err != nil {
 		return nil, err
 	}
-	o, err := options(m, log.With("mirror", m.Name), adjust...)
+	o, err := options(m, log.With("mirror", m.Name))
 	if err != nil {
 		return nil, err
 	}

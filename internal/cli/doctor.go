@@ -146,7 +146,7 @@ func (e *examination) mirror(ctx context.Context, loaded *config.Config, m confi
 func (e *examination) tryLogin(ctx context.Context, loaded *config.Config, m config.Mirror) doctor.Finding {
 	log := e.logger(loaded.Log).With("mirror", m.Name)
 	var permissions []ksef.Permission
-	err := e.inSession(ctx, m, log, func(client *ksef.Client) { logInWith(client, m, log) }, func(ctx context.Context, client *ksef.Client) (err error) {
+	err := e.loggedIn(ctx, m, log, func(ctx context.Context, client *ksef.Client) (err error) {
 		permissions, err = client.Permissions(ctx)
 		return err
 	})

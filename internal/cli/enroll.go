@@ -274,7 +274,7 @@ func (a application) finish(ctx context.Context) error {
 		return err
 	}
 	if !issued {
-		err := a.inSession(ctx, a.mirror, a.log, func(client *ksef.Client) { logInWith(client, a.mirror, a.log) }, a.apply)
+		err := a.loggedIn(ctx, a.mirror, a.log, a.apply)
 		if err != nil {
 			return err
 		}
