@@ -201,10 +201,7 @@ func TestReloadWithoutRestart(t *testing.T) {
 func TestDatabaseLockedByAnotherProgram(t *testing.T) {
 	t.Parallel()
 	long(t)
-	p := newSimulator(t, ksefsim.Options{}, nil)
-	p.sim.AddToken(company, secretToken)
-	p.put("secrets/acme.token", []byte(secretToken))
-	p.put("config.toml", []byte(p.table("acme", company.Value, `token = "file:secrets/acme.token"`)))
+	p := newRestless(t, ksefsim.Options{})
 	p.generate(5)
 	d := p.daemon()
 	d.until("cycle done", `"authorized"`)

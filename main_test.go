@@ -47,6 +47,10 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// unwatched, in the environment, has the daemons of the tests run with the folder
+// watcher switched off, so that the audits do alone what it only speeds up.
+const unwatched = "KSEFMIRROR_TEST_UNWATCHED"
+
 const secretToken = "20260101-EC-canary-in-the-token"
 
 var company = ksef.Context{Type: ksef.ContextNIP, Value: "5265877635"}
@@ -75,6 +79,7 @@ func newPlaceWith(t *testing.T, limits ksef.Limits) *place {
 	if code != 0 {
 		t.Fatalf("config init: exit %d\n%s", code, out)
 	}
+	p.put("config.toml", []byte(p.read("config.toml"))) // with the watcher off, if it is to be
 	return p
 }
 

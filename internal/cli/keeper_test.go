@@ -30,7 +30,7 @@ func TestReceiversOutliveWhatOpenedTheMirror(t *testing.T) {
 	}
 	k := &keeper{log: slog.New(slog.DiscardHandler), ctx: t.Context(), loaded: &config.Config{}}
 	ctx, end := context.WithCancel(t.Context())
-	opened, err := k.opener(config.Backup{}, m, k.watcher(m))(ctx)
+	opened, err := k.opener(config.Backup{}, m, k.watcher(m), nil)(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +67,7 @@ func TestChangedMirrorIsNotMadeAnew(t *testing.T) {
 		Layout: "{date}", Roles: []string{"buyer"},
 	}
 	k := &keeper{log: slog.New(slog.DiscardHandler), ctx: t.Context(), loaded: &config.Config{}}
-	opened, err := k.opener(config.Backup{}, m, k.watcher(m))(t.Context())
+	opened, err := k.opener(config.Backup{}, m, k.watcher(m), nil)(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +78,7 @@ func TestChangedMirrorIsNotMadeAnew(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.Interval = time.Hour
-	if opened, err := k.opener(config.Backup{}, m, k.watcher(m))(t.Context()); err == nil {
+	if opened, err := k.opener(config.Backup{}, m, k.watcher(m), nil)(t.Context()); err == nil {
 		t.Error("it was made anew")
 		_ = opened.Close()
 	}
