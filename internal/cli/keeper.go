@@ -95,6 +95,7 @@ func (c *command) keep(ctx context.Context, ready func(*slog.Logger, service.Hea
 	signal.Notify(hup, syscall.SIGHUP) // before anybody is told that it is ready for one
 	defer signal.Stop(hup)
 	beside.Go(func() { k.watch(ctx, hup) })
+	beside.Go(func() { k.daemon.WatchClock(ctx) })
 	if loaded.Metrics != "" {
 		beside.Go(func() { k.metrics.Serve(ctx, loaded.Metrics, log) })
 	}
