@@ -183,6 +183,12 @@ func TestReloadWithoutRestart(t *testing.T) {
 	p.want(1, []string{"no daemon", "restarted"}, "reload")
 	write(string(good))
 	d.until("read anew", "no mirror has changed")
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	d.until("the configuration file has a mistake", "no such file")
+	write(string(good))
+	d.until("read anew", "no mirror has changed")
 	log := d.stop()
 	if n := strings.Count(log, "no such key"); n != 1 {
 		t.Errorf("one mistake was logged %d times:\n%s", n, log)
@@ -228,9 +234,7 @@ func TestDatabaseLockedByAnotherProgram(t *testing.T) {
 		t.Error(err)
 	}
 	d.until("the database is free again")
-	for mirrored := 0; mirrored < 8; _, mirrored = p.watermarks() {
-		d.until("cycle done")
-	}
+	d.untilMirrored(8)
 	if log := d.stop(); strings.Count(log, "ksefmirror started") != 1 || strings.Contains(log, "in trouble") {
 		t.Errorf("waiting was taken for trouble:\n%s", log)
 	}

@@ -22,6 +22,8 @@ import (
 	"testing"
 	"time"
 
+	"modernc.org/sqlite"
+
 	"ksefmirror/internal/ksef"
 	"ksefmirror/internal/ksefsim"
 	"ksefmirror/internal/ksefsim/contract"
@@ -42,6 +44,10 @@ func TestMain(m *testing.M) {
 	// The tests wait for their processes, and those for limits, not for processors. It
 	// is a default: the command line overrides it.
 	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err)
+	}
+	// Some tests use SQLite as others do, and db wants to be the first.
+	if _, err := sqlite.OFDLocking(true); err != nil && !errors.Is(err, sqlite.ErrOFDLockingUnavailable) {
 		panic(err)
 	}
 	os.Exit(m.Run())
