@@ -87,6 +87,7 @@ func TestFolderRenamedUnderTheDaemon(t *testing.T) {
 			if line := d.until("mirror is in trouble"); !strings.Contains(line, "mount") {
 				t.Errorf("it does not say what to do: %s", line)
 			}
+			p.want(1, []string{"mount"}, "reconcile") // through the daemon, which opens the mirror for it
 			if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("something is begun in its place: %v", err)
 			}
@@ -107,6 +108,7 @@ func TestFolderRenamedUnderTheDaemon(t *testing.T) {
 // at the beginning, holds up nothing, and what was written meanwhile is written back
 // once it has ended.
 func TestReaderHoldsATransactionBesideTheDaemon(t *testing.T) {
+	long(t)
 	t.Parallel()
 	p := newRestless(t, ksefsim.Options{})
 	p.generate(5)

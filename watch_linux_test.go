@@ -46,6 +46,7 @@ func watches(t *testing.T, pid int, folder string) bool {
 // The folder watcher is switched off and on again while the daemon runs. Off, it
 // takes none of the system's watches, and the audits find what people do.
 func TestWatcherIsSwitchedOff(t *testing.T) {
+	long(t)
 	t.Parallel()
 	p := newRestless(t, ksefsim.Options{})
 	p.generate(10)
