@@ -178,8 +178,8 @@ func TestSIGTERMInLocalWork(t *testing.T) {
 	remove()
 	p.auditIsDue()
 	stop(d, back)
-	if got := len(p.invoices()); got == count {
-		t.Error("the audit was not in its middle")
+	if got := len(p.invoices()); got >= 1000 { // what an audit restores
+		t.Error("the audit did not stop in its middle")
 	}
 	p.want(0, nil, "verify", "--repair")
 	p.agrees()
