@@ -151,7 +151,7 @@ func (b *bench) compare(ctx context.Context) ([]row, error) {
 
 // parsing counts allocations, which do not vary.
 func (b *bench) parsing(context.Context) ([]row, error) {
-	xml := invoice(1, shape6K, time.Now())
+	xml := invoice(identify(1, time.Now()), shape6K)
 	var err error
 	whole := testing.AllocsPerRun(100, func() { _, err = parse.Parse(xml) })
 	if err != nil {
@@ -296,7 +296,7 @@ func (b *bench) growth(ctx context.Context) ([]row, error) {
 	small, large := b.folder(), b.folder()
 	var few, many []idleness
 	var views []monthly
-	err := b.with(ctx, scenario{Invoices: b.Package, Shape: shape6K}, func(sim *simulator) error {
+	err := b.with(ctx, scenario{Invoices: b.Package, Shape: shapeRelated}, func(sim *simulator) error {
 		b.say("a mirror of %s invoices and one of %s", thousands(b.Package), thousands(b.Package*b.Held))
 		if _, err := measure[measured](ctx, "mirror", mirrorJob{URL: sim.url, Dir: small, Count: b.Package}); err != nil {
 			return err

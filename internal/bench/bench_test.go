@@ -59,7 +59,7 @@ func TestInvoices(t *testing.T) {
 		shape
 		size int
 	}{"6 KB": {shape6K, 6_000}, "60 KB": {shape60K, 60_000}, "130 KB": {shape130K, 130_000}} {
-		xml := invoice(7, test.shape, time.Now())
+		xml := invoice(identify(7, time.Now()), test.shape)
 		if len(xml) < test.size*9/10 || len(xml) > test.size*11/10 {
 			t.Errorf("%s: %d bytes", name, len(xml))
 		}
