@@ -316,3 +316,52 @@ func TestViews(t *testing.T) {
 		}
 	}
 }
+
+// The register has the codes GTU of the lines, whoever wrote them however, and does not
+// look at the lines for those of ordinary invoices.
+func TestRegisterCodes(t *testing.T) {
+	d := newTest(t)
+	cases := []struct {
+		name   string
+		stated []string // by line
+		want   string
+		stored bool
+	}{
+		{"none", nil, "none", true},
+		{"each once and in order", []string{"GTU_12", "GTU_02", "", "GTU_12"}, "GTU_02,GTU_12", true},
+		{"of another form", []string{"GTU_02", "12"}, "12,GTU_02", false},
+		{"of two in one", []string{"GTU_02", "GTU_01,GTU_13"}, "GTU_01,GTU_13,GTU_02", false},
+		{"of which only the beginning is there", []string{"GTU_"}, "GTU_", false},
+	}
+	var invoices []Invoice
+	for n, c := range cases {
+		in := testInvoice(n)
+		for i := range in.Document.Lines {
+			if in.Document.Lines[i].GTU = ""; i < len(c.stated) {
+				in.Document.Lines[i].GTU = c.stated[i]
+			}
+		}
+		invoices = append(invoices, in)
+	}
+	commit(t, d, Batch{Role: "buyer", Invoices: invoices})
+	compare := func(when string, reads func(stored bool) bool) {
+		t.Helper()
+		for n, c := range cases {
+			want := "none"
+			if reads(c.stored) {
+				want = c.want
+			}
+			if got := value[string](t, d, "SELECT min(coalesce(gtu, 'none')) FROM v_register WHERE ksef_number = ?", testNumber(n)); got != want {
+				t.Errorf("%s, %s: %s, want %s", c.name, when, got, want)
+			}
+		}
+	}
+	compare("as stored", func(bool) bool { return true })
+	write(t, d, "UPDATE invoice_lines SET gtu = NULL")
+	compare("without those of the lines", func(stored bool) bool { return stored })
+	if _, err := d.Reread(t.Context(), invoices); err != nil {
+		t.Fatal(err)
+	}
+	write(t, d, "UPDATE invoices SET gtu_codes = NULL")
+	compare("as stored before there was a column for them", func(bool) bool { return true })
+}

@@ -105,7 +105,7 @@ func readAll(ctx context.Context, pool *sql.DB, query string) (count int, err er
 	}
 	values := make([]any, len(columns))
 	for i := range values {
-		values[i] = new(sql.RawBytes)
+		values[i] = new(any)
 	}
 	for rows.Next() {
 		if err := rows.Scan(values...); err != nil {
