@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"database/sql"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -35,8 +36,13 @@ func TestMeasureAll(t *testing.T) {
 	}
 	printTable(&table, rows)
 	t.Logf("\n%s\n%s", &progress, &table)
-	if strings.Contains(table.String(), "NaN") || len(rows) != 32 {
+	if strings.Contains(table.String(), "NaN") || len(rows) != 43 {
 		t.Errorf("%d rows:\n%s", len(rows), &table)
+	}
+	for _, r := range rows {
+		if strings.Contains(r.what, "v_corrections") && strings.Contains(r.found, " 0 rows") {
+			t.Errorf("%s: %s", r.what, r.found)
+		}
 	}
 
 	// The naive way must have done what it is measured for.
@@ -67,5 +73,41 @@ func TestInvoices(t *testing.T) {
 		if err != nil || len(document.Lines) != test.Lines || len(document.VATRows) != 3 || len(document.Parties) != 2 || len(document.Warnings) != 0 {
 			t.Errorf("%s: %d lines, warnings %q, %v", name, len(document.Lines), document.Warnings, err)
 		}
+	}
+}
+
+// Those that name others must name them as they are, in all the ways that there are.
+func TestRelatedInvoices(t *testing.T) {
+	all := invoices(200, shapeRelated, time.Now())
+	byKSeFNumber, byNumber := make(map[string]*parse.Document), make(map[string]*parse.Document)
+	key := func(nip, number, date string) string { return nip + " " + number + " " + date }
+	counts := make(map[string]int)
+	for _, in := range all {
+		document, err := parse.Parse(in.XML)
+		if err != nil || len(document.Warnings) != 0 {
+			t.Fatalf("%s: warnings %q, %v", in.Number, document.Warnings, err)
+		}
+		counts[document.InvoiceType]++
+		for _, r := range document.References {
+			found, way := byNumber[key(document.Parties[0].NIP, r.Number, r.IssueDate)], "by its number"
+			if r.KSeFNumber != "" {
+				found, way = byKSeFNumber[r.KSeFNumber], "by its KSeF number"
+			}
+			if found == nil {
+				way += ", not there"
+			} else if want := map[string]string{"corrects": "VAT", "settles_advance": "ZAL"}[r.Relation]; found.InvoiceType != want {
+				t.Errorf("%s %s a %s", in.Number, r.Relation, found.InvoiceType)
+			}
+			counts[r.Relation+" "+way]++
+		}
+		byKSeFNumber[string(in.Number)] = document
+		byNumber[key(document.Parties[0].NIP, document.InvoiceNumber, document.IssueDate)] = document
+	}
+	want := map[string]int{
+		"VAT": 187, "KOR": 9, "ZAL": 2, "ROZ": 2,
+		"settles_advance by its KSeF number": 2, "corrects by its KSeF number": 9, "corrects by its number": 2, "corrects by its number, not there": 2,
+	}
+	if !maps.Equal(counts, want) {
+		t.Errorf("%v, want %v", counts, want)
 	}
 }
