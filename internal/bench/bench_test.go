@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"database/sql"
 	"maps"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"ksefmirror/parse"
+	ksefsync "ksefmirror/sync"
 )
 
 func TestMain(m *testing.M) {
@@ -56,6 +58,39 @@ func TestMeasureAll(t *testing.T) {
 		(SELECT count(*) FROM lines WHERE net <> ''), (SELECT count(*) FROM vat WHERE vat <> '')`).Scan(&invoices, &parties, &lines, &rates)
 	if err != nil || invoices != b.Naive || parties != 2*b.Naive || lines != 5*b.Naive || rates != 3*b.Naive {
 		t.Errorf("the naive way stored %d invoices, %d parties, %d lines and %d rates, %v", invoices, parties, lines, rates, err)
+	}
+}
+
+// Each copy of a mirror's invoices must name those of its own.
+func TestMultiply(t *testing.T) {
+	if testing.Short() {
+		t.Skip("processes of their own, which the race detector would not look into")
+	}
+	b := &bench{dir: t.TempDir()}
+	small, large := b.folder(), b.folder()
+	err := b.with(t.Context(), scenario{Invoices: 100, Shape: shapeRelated}, func(sim *simulator) error {
+		_, err := mirror(t.Context(), mirrorJob{URL: sim.url, Dir: small, Count: 100})
+		return cmp.Or(err, multiply(t.Context(), multiplication{From: small, To: large, Times: 3}))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := func(folder string) (invoices, references int) {
+		pool, err := sql.Open("sqlite", "file://"+ksefsync.DatabasePath(folder)+"?mode=ro")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer pool.Close()
+		err = pool.QueryRow(`SELECT (SELECT count(*) FROM invoices), (SELECT count(*) FROM invoice_references r JOIN invoices i ON i.id = r.invoice_id
+			JOIN invoices t ON t.id = r.target_id AND t.seller_nip = i.seller_nip AND (t.id - 1) / 100 = (i.id - 1) / 100)`).Scan(&invoices, &references)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return invoices, references
+	}
+	_, few := named(small)
+	if invoices, many := named(large); invoices != 300 || few < 5 || many != 3*few {
+		t.Errorf("%d references of 100 invoices, %d of %d", few, many, invoices)
 	}
 }
 
