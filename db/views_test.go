@@ -367,3 +367,34 @@ func TestRegisterCodes(t *testing.T) {
 	write(t, d, "UPDATE invoices SET gtu_codes = NULL")
 	compare("as stored before there was a column for them", true)
 }
+
+// Lines have the roles of their invoice, whenever it gained them.
+func TestRolesOfLines(t *testing.T) {
+	d := newTest(t)
+	compare := func(when string, want ...string) {
+		t.Helper()
+		for n := range want {
+			for _, view := range []string{"v_lines", "v_invoices"} {
+				if got := value[string](t, d, "SELECT group_concat(DISTINCT roles) FROM "+view+" WHERE ksef_number = ?", testNumber(n)); got != want[n] {
+					t.Errorf("%s, %s of invoice %d: %s, want %s", when, view, n, got, want[n])
+				}
+			}
+		}
+	}
+	invoices := testInvoices(0, 3)
+	invoices[2].Role = "third_party"
+	commit(t, d, Batch{Role: "seller", Invoices: invoices})
+	compare("stored", "seller", "seller", "third_party")
+	if n := value[int](t, d, "SELECT count(roles) FROM invoices"); n != 3 {
+		t.Errorf("%d invoices have a role beside them", n)
+	}
+	for _, role := range []string{"buyer", "authorized", "buyer"} {
+		commit(t, d, Batch{Role: role, Seen: []string{testNumber(1)}})
+	}
+	compare("seen in others", "seller", "authorized,buyer,seller", "third_party")
+	write(t, d, "UPDATE invoices SET roles = NULL")
+	compare("stored before there was a column for them", "seller", "authorized,buyer,seller", "third_party")
+	invoices[0].Role = "buyer"
+	commit(t, d, Batch{Role: "buyer", Invoices: invoices[:1], Seen: []string{testNumber(2)}})
+	compare("seen in others only then", "buyer,seller", "authorized,buyer,seller", "buyer,third_party")
+}

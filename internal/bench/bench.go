@@ -342,17 +342,18 @@ func (b *bench) growth(ctx context.Context) ([]row, error) {
 		compared("CPU of a cycle with nothing new", "under 50 ms, and the same", 50, cycle),
 		compared("start-up", "under 2 s, and the same", 2000, open),
 	}
+	const most = 100 * time.Millisecond
 	for _, v := range views {
 		rows = append(rows, row{
-			what: fmt.Sprintf("CPU for the sums of a month, %s held: %s", thousands(b.Package*b.Held), v.View), bound: "under 100 ms",
-			found: fmt.Sprintf("%.1f ms", inMilliseconds(v.Sums)), kept: v.Sums < 100*time.Millisecond,
+			what: fmt.Sprintf("CPU to answer a month, %s held: %s", thousands(b.Package*b.Held), v.View), bound: "under 100 ms",
+			found: fmt.Sprintf("%.0f ms its sums; %.0f ms %d columns of %s rows", inMilliseconds(v.Sums), inMilliseconds(v.Whole), v.Columns, thousands(v.Rows)),
+			kept:  max(v.Sums, v.Whole) < most,
 		})
 	}
 	for _, v := range views {
 		r := row{
-			what: fmt.Sprintf("CPU to read a whole month, %s held: %s", thousands(b.Package*b.Held), v.View), bound: "under 500 ms",
-			found: fmt.Sprintf("%.0f ms for %s rows of %d columns", inMilliseconds(v.All), thousands(v.Rows), v.Columns),
-			kept:  max(v.All, v.Shell) < 500*time.Millisecond,
+			what: fmt.Sprintf("the same, and to hand the rows over: %s", v.View), bound: "under 500 ms",
+			found: fmt.Sprintf("%.0f ms", inMilliseconds(v.Read)), kept: max(v.Read, v.Shell) < 5*most,
 		}
 		if v.Shell > 0 {
 			r.found += fmt.Sprintf("; by SQLite's shell %.0f ms", inMilliseconds(v.Shell))

@@ -112,8 +112,8 @@ func copyStatement(ctx context.Context, pool *sql.DB, table string) (string, err
 			value = "date(" + name + ", '-' || :times || ' months')"
 		case "stored_at":
 			value = "date(substr(stored_at, 1, 10), '-' || :times || ' months') || substr(stored_at, 11)"
-		case "role":
-			value = "iif(invoice_id % 2, role, 'seller')"
+		case "role", "roles":
+			value = "iif(" + invoiceID + " % 2, " + name + ", 'seller')"
 		}
 		columns, values = append(columns, name), append(values, value)
 	}

@@ -25,8 +25,9 @@ type monthJob struct {
 type monthly struct {
 	View          string
 	Rows, Columns int
-	Sums, All     time.Duration // for the number of rows with the sums of all amounts, and to read every column of them
-	Shell         time.Duration // for the latter by SQLite's own shell, which is in C; 0: it is not installed
+	Sums, Whole   time.Duration // to find the sums of all amounts, and every column of every row
+	Read          time.Duration // the latter, handed over
+	Shell         time.Duration // likewise by SQLite's own shell, which is in C; 0: it is not installed
 }
 
 // askViews asks each view that has months for one, by the condition that its definition gives, as
@@ -38,17 +39,21 @@ func askViews(ctx context.Context, j monthJob) (all []monthly, err error) {
 	}
 	defer func() { err = errors.Join(err, pool.Close()) }()
 	pool.SetMaxOpenConns(1)
-	rows, err := pool.QueryContext(ctx, `SELECT m.name, m.sql, count(*), 'count(*)' || group_concat(iif(c.name GLOB '*_minor' OR c.name = 'size', ', sum(' || c.name || ')', ''), '')
+	// A text that is in no column is looked for in all of them.
+	rows, err := pool.QueryContext(ctx, `SELECT m.name, m.sql, count(*),
+			'count(*)' || group_concat(iif(c.name GLOB '*_minor' OR c.name = 'size', ', sum(' || c.name || ')', ''), ''),
+			group_concat(c.name)
 		FROM sqlite_schema m JOIN pragma_table_info(m.name) c WHERE m.type = 'view' AND m.name GLOB 'v_*' GROUP BY m.name`)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	questions := make(map[string][2]string)
+	type questions struct{ sums, whole, read string }
+	var asked []questions
 	for rows.Next() {
-		var view, definition, sums string
-		var columns int
-		if err := rows.Scan(&view, &definition, &columns, &sums); err != nil {
+		m := monthly{}
+		var definition, sums, columns string
+		if err := rows.Scan(&m.View, &definition, &m.Columns, &sums, &columns); err != nil {
 			return nil, err
 		}
 		_, after, found := strings.Cut(definition, "-- A month: ")
@@ -56,22 +61,24 @@ func askViews(ctx context.Context, j monthJob) (all []monthly, err error) {
 			continue
 		}
 		condition, _, _ := strings.Cut(after, "\n")
-		from := " FROM " + view + " WHERE " + strings.NewReplacer("2026-11", j.Month.Format("2006-01"), "2026-12", j.Month.AddDate(0, 1, 0).Format("2006-01")).Replace(condition)
-		all = append(all, monthly{View: view, Columns: columns})
-		questions[view] = [2]string{"SELECT " + sums + from, "SELECT *" + from}
+		from := " FROM " + m.View + " WHERE " + strings.NewReplacer("2026-11", j.Month.Format("2006-01"), "2026-12", j.Month.AddDate(0, 1, 0).Format("2006-01")).Replace(condition)
+		all, asked = append(all, m), append(asked, questions{"SELECT " + sums + from, "SELECT count(*)" + from + " AND '?' IN (" + columns + ")", "SELECT *" + from})
 	}
 	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
 		return nil, err
 	}
-	for i := range all {
+	for i, q := range asked {
 		m := &all[i]
-		if _, m.Sums, err = ask(ctx, pool, questions[m.View][0]); err != nil {
+		if _, m.Sums, err = ask(ctx, pool, q.sums); err != nil {
 			return nil, err
 		}
-		if m.Rows, m.All, err = ask(ctx, pool, questions[m.View][1]); err != nil {
+		if _, m.Whole, err = ask(ctx, pool, q.whole); err != nil {
 			return nil, err
 		}
-		if m.Shell, err = askShell(ctx, j.Path, questions[m.View][1]); err != nil {
+		if m.Rows, m.Read, err = ask(ctx, pool, q.read); err != nil {
+			return nil, err
+		}
+		if m.Shell, err = askShell(ctx, j.Path, q.read); err != nil {
 			return nil, err
 		}
 	}
