@@ -337,7 +337,7 @@ func invoiceColumns(in *Invoice, doc *parse.Document, status, problems string, n
 	}
 }
 
-// gtuCodes gives the codes GTU of lines as migration 12 has them. NULL: one of them has
+// gtuCodes gives the codes GTU of lines as migration 13 has them. NULL: one of them has
 // another form.
 func gtuCodes(lines []parse.Line) any {
 	var codes []string

@@ -69,8 +69,11 @@ func TestMultiply(t *testing.T) {
 	b := &bench{dir: t.TempDir()}
 	small, large := b.folder(), b.folder()
 	err := b.with(t.Context(), scenario{Invoices: 100, Shape: shapeRelated}, func(sim *simulator) error {
-		_, err := mirror(t.Context(), mirrorJob{URL: sim.url, Dir: small, Count: 100})
-		return cmp.Or(err, multiply(t.Context(), multiplication{From: small, To: large, Times: 3}))
+		if _, err := measure[measured](t.Context(), "mirror", mirrorJob{URL: sim.url, Dir: small, Count: 100}); err != nil {
+			return err
+		}
+		multiplying, err := command(t.Context(), "multiply", multiplication{From: small, To: large, Times: 3})
+		return cmp.Or(err, multiplying.Run())
 	})
 	if err != nil {
 		t.Fatal(err)
