@@ -196,6 +196,40 @@ func TestBudgetIsWaitedFor(t *testing.T) {
 	})
 }
 
+// That the limits keep one role from more does not hide that another has failed: it is
+// tried again soon, it counts, and this machine's part in it is looked at afresh.
+func TestFailureBesideLimits(t *testing.T) {
+	for name, test := range map[string]struct {
+		err    error
+		opened int
+	}{
+		"KSeF's": {&ksef.Error{Op: "query metadata", HTTPStatus: 403}, 1},
+		"ours":   {errors.New("disk full"), 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := &mirror{answer: func(n int) error {
+					limit := fmt.Errorf("seller: %w", &ksef.BudgetError{Group: ksef.GroupExport, Until: time.Now().Add(2 * time.Hour)})
+					switch n {
+					case 0:
+						return errors.Join(limit, fmt.Errorf("buyer: %w", test.err))
+					case 1:
+						return errors.Join(limit, fmt.Errorf("buyer: %w", &ksef.BudgetError{Group: ksef.GroupMetadata, Until: time.Now().Add(time.Hour)}))
+					}
+					return nil
+				}}
+				log := keep(t, time.Hour, map[string]*mirror{"a": m})
+				if len(m.began) != 2 || m.began[1].Sub(m.began[0]) > time.Minute {
+					t.Errorf("cycles at %v: want one soon after the failure, and then none while all roles wait for the limits", m.began)
+				}
+				if m.opened != test.opened || strings.Count(log, "mirror is in trouble") != 1 || strings.Count(log, "mirror recovered") != 1 {
+					t.Errorf("opened %d times:\n%s", m.opened, log)
+				}
+			})
+		})
+	}
+}
+
 // Trouble of this machine closes the mirror, so that what was mended is noticed.
 func TestLocalTroubleOpensAnew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -275,8 +276,12 @@ func (l *loop) reconcile(ctx context.Context, until time.Time) error {
 	return err
 }
 
-// local tells whether err came from this machine rather than from KSeF.
+// local tells whether err, or one of those that it joins, came from this machine
+// rather than from KSeF.
 func local(err error) bool {
+	if several, ok := err.(interface{ Unwrap() []error }); ok {
+		return slices.ContainsFunc(several.Unwrap(), local)
+	}
 	var refused *ksef.Error
 	var login *ksef.LoginError
 	var budget *ksef.BudgetError
@@ -292,15 +297,15 @@ func (l *loop) next(started time.Time, err error) time.Duration {
 	longer := func(d time.Duration) time.Duration {
 		return d + share(d/jitter, l.Name, strconv.FormatInt(started.UnixNano(), 10))
 	}
-	var budget *ksef.BudgetError
+	limit := ksefsync.Limited(err)
 	switch {
 	case err == nil:
 		l.recovered()
 		return max(0, started.Add(longer(l.Interval)).Sub(now))
-	case errors.As(err, &budget):
+	case limit != nil:
 		l.recovered()
-		l.log.Info("the limits allow no more for now", "group", budget.Group, "until", budget.Until)
-		return max(0, budget.Until.Sub(now)) + settle
+		l.log.Info("the limits allow no more for now", "group", limit.Group, "until", limit.Until)
+		return max(0, limit.Until.Sub(now)) + settle
 	}
 	l.failures++
 	if l.loggedAt.IsZero() || now.Sub(l.loggedAt) >= logEvery {

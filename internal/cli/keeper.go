@@ -310,8 +310,11 @@ type watched struct {
 func (w watched) Cycle(ctx context.Context) (ksefsync.Report, error) {
 	w.watcher.Begin()
 	report, err := w.Mirror.Cycle(ctx)
-	if ctx.Err() == nil { // stopped, it is neither a success nor a failure
+	switch {
+	case ctx.Err() == nil:
 		w.watcher.End(err)
+	case errors.Is(ctx.Err(), context.DeadlineExceeded): // quiet hours have begun: the mirror is kept on
+		w.watcher.Stopped(report.Err())
 	}
 	return report, err
 }
