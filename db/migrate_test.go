@@ -302,7 +302,7 @@ func TestMigrateFromVersion5(t *testing.T) {
 
 // Of what version 11 stored, invoices with an amount that is not read any more are read
 // again, wherever it stands.
-func TestMigrateFromVersion11(t *testing.T) {
+func TestMigrateRereadsAbsurdAmounts(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "invoices.db")
 	old := databaseOf(t, path, 11)
 	for _, insert := range []string{
