@@ -16,6 +16,7 @@ import (
 	"ksefmirror/db"
 	"ksefmirror/internal/config"
 	"ksefmirror/internal/health"
+	ksefsync "ksefmirror/sync"
 )
 
 // Receivers are told for as long as the mirror is open: also once the cycle or the
@@ -87,8 +88,9 @@ func TestChangedMirrorIsNotMadeAnew(t *testing.T) {
 }
 
 // Whoever was told that a cycle begins is told of its end also when quiet hours end it;
-// not when the mirror is stopped, as what comes then is another's to tell.
-func TestPingWhenACycleIsStopped(t *testing.T) {
+// not when the mirror is stopped, as what comes then is another's to tell. A cycle is not
+// all that can fail.
+func TestPings(t *testing.T) {
 	pings := make(chan string, 10)
 	waits := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { pings <- r.URL.Path }))
 	defer waits.Close()
@@ -122,7 +124,13 @@ func TestPingWhenACycleIsStopped(t *testing.T) {
 			t.Error("it was not stopped")
 		}
 	}
-	for _, want := range []string{"/mirror/start", "/mirror/start", "/mirror"} {
+	if err := os.Rename(ksefsync.InvoicesDir(m.Dir), filepath.Join(m.Dir, "unmounted")); err != nil {
+		t.Fatal(err)
+	}
+	if err := opened.AuditDue(t.Context(), time.Now()); err == nil {
+		t.Error("a folder that is gone was audited")
+	}
+	for _, want := range []string{"/mirror/start", "/mirror/start", "/mirror", "/mirror/fail"} {
 		select {
 		case got := <-pings:
 			if got != want {
