@@ -104,7 +104,17 @@ func TestLogHoldsNoNIP(t *testing.T) {
 		said.WriteString(logged())
 		p.put("config.toml", []byte(p.table("acme", company.Value, byToken)))
 	}
+	// What it ends with stands where the log does.
+	end := p.command("--config", "twice.toml", "run")
+	p.put("twice.toml", []byte(p.table("acme", company.Value, byToken)+p.table("acme2", company.Value, byToken)))
+	end.Stderr = &said
+	if err := end.Run(); end.ProcessState.ExitCode() != 2 {
+		t.Errorf("with a mistake it ends with %v", err)
+	}
 	log := said.String()
+	if n := strings.Count(log, "want a context that"); n != 2 && runtime.GOOS != "windows" {
+		t.Errorf("%d mistakes were told", n)
+	}
 	for nip := range known {
 		if strings.Contains(log, nip) {
 			t.Errorf("the NIP %s is in the log", nip)
