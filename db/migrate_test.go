@@ -308,10 +308,10 @@ func TestMigrateRereadsAbsurdAmounts(t *testing.T) {
 	for _, insert := range []string{
 		`INSERT INTO invoices(id, ksef_number, form, gross_minor, net_pln_minor, parser_version, stored_at, invoice_hash, xml_path, parse_status, metadata_json, first_seen_at, updated_at) VALUES
 			(1, 'usual', 'FA', 10000, NULL, 2, '', '', '', 'ok', '', '', ''), (2, 'gross', 'FA', -9000000000000000000, NULL, 2, '', '', '', 'ok', '', '', ''),
-			(3, 'largest', 'FA', 999999999999999, -999999999999999, 2, '', '', '', 'ok', '', '', ''), (4, 'PLN', 'FA', 1, 1000000000000000, 2, '', '', '', 'ok', '', '', ''),
+			(3, 'largest', 'FA', 900000000000000, -900000000000000, 2, '', '', '', 'ok', '', '', ''), (4, 'PLN', 'FA', 1, 900000000000001, 2, '', '', '', 'ok', '', '', ''),
 			(5, 'VAT', 'FA', 1, NULL, 2, '', '', '', 'ok', '', '', ''), (6, 'payment', 'FA', 1, NULL, 2, '', '', '', 'ok', '', '', '')`,
-		`INSERT INTO vat_summary(invoice_id, bucket, net_minor, vat_minor) VALUES (1, 'standard', 5, 1), (5, 'standard', 5, 1000000000000000)`,
-		`INSERT INTO payments(invoice_id, kind, position, amount_minor) VALUES (1, 'paid', 1, 5), (6, 'paid', 1, 5), (6, 'paid', 2, -1000000000000000)`,
+		`INSERT INTO vat_summary(invoice_id, bucket, net_minor, vat_minor) VALUES (1, 'standard', 5, 1), (5, 'standard', 5, 900000000000001)`,
+		`INSERT INTO payments(invoice_id, kind, position, amount_minor) VALUES (1, 'paid', 1, 5), (6, 'paid', 1, 5), (6, 'paid', 2, -900000000000001)`,
 	} {
 		if _, err := old.Exec(insert); err != nil {
 			t.Fatal(err)

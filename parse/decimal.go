@@ -55,12 +55,13 @@ func isDigits(s string) bool {
 	return s != ""
 }
 
-// MaxAmount is the largest amount that is read, in hundredths, and -MaxAmount the
-// smallest. The schemas allow a thousand times as much (TKwotowy has eighteen digits),
-// in any currency, but two such amounts overflow an integer, and SQLite's sum() fails
-// then: one absurd invoice would break every view in which it is summed up. With this
-// bound it takes nine thousand of them.
-const MaxAmount = 999_999_999_999_999
+// MaxAmount is the largest amount that is read, in hundredths of any currency, and
+// -MaxAmount the smallest. The schemas allow a thousand times as much (TKwotowy has
+// eighteen digits), but some of that overflow an integer, and SQLite's sum() fails
+// then: an absurd invoice would break every view in which it is summed up. Within this
+// bound it takes more rows than are read of one invoice, maxRows of each kind, or ten
+// thousand invoices.
+const MaxAmount int64 = 900_000_000_000_000
 
 // hundredths reads an amount as hundredths of the unit, digit by digit: no amount
 // passes through a float. The largest is [MaxAmount].
