@@ -21,6 +21,7 @@ import (
 // their sellers, files without the names of companies, and the company not at all; and
 // what it calls an invoice is enough for show.
 func TestLogHoldsNoNIP(t *testing.T) {
+	long(t)
 	t.Parallel()
 	p := newSimulator(t, ksefsim.Options{}, nil)
 	p.sim.AddToken(company, secretToken)
