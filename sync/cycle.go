@@ -62,7 +62,7 @@ func (r Report) Err() error {
 
 // Cycle asks KSeF once for everything new, for every role that is due. The roles
 // take turns, a window each, so that one with a backlog takes of the hour's budget
-// what the others leave. It returns [ksef.BudgetError] in its error when the
+// what the others leave. Its error is one for which [Limited] gives a limit when the
 // limits cut it short: what was fetched is kept, and the next cycle goes on from
 // there. One stream's trouble does not keep the others from running, unless it
 // concerns them all. Then it reads again, for a while, what an older version of the
@@ -195,11 +195,24 @@ func troubleOf(err error) Trouble {
 	return ""
 }
 
-// limited tells whether err is nothing but KSeF's limits.
-func limited(err error) bool {
-	var budget *ksef.BudgetError
+// Limited gives the limit that cut work short if err tells of nothing but KSeF's
+// limits, the first where several did; else nil. One role's limit does not hide that
+// another role has failed.
+func Limited(err error) *ksef.BudgetError {
 	var several interface{ Unwrap() []error }
-	return errors.As(err, &budget) && !errors.As(err, &several)
+	if !errors.As(err, &several) {
+		limit, _ := errors.AsType[*ksef.BudgetError](err)
+		return limit
+	}
+	var first *ksef.BudgetError
+	for _, each := range several.Unwrap() {
+		limit := Limited(each)
+		if limit == nil {
+			return nil
+		}
+		first = cmp.Or(first, limit)
+	}
+	return first
 }
 
 // ErrStuck is in the error of a cycle for each answer of KSeF's from which a
@@ -533,7 +546,7 @@ func (s *stream) record(ctx context.Context) error {
 	}
 	// That the limits allow no more is how a backlog goes, not an error; the
 	// watermark tells how far the stream is behind.
-	if s.report.Err != nil && !limited(s.report.Err) {
+	if s.report.Err != nil && Limited(s.report.Err) == nil {
 		run.Err, run.Trouble = s.report.Err.Error(), string(troubleOf(s.report.Err))
 	}
 	return s.db.RecordRun(ctx, run)
