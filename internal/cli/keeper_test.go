@@ -101,7 +101,7 @@ func TestPings(t *testing.T) {
 	}
 	k := &keeper{log: slog.New(slog.DiscardHandler), ctx: t.Context(), loaded: &config.Config{}, looks: health.NewTurns()}
 	watcher := k.watcher(m)
-	opened, err := k.opener(config.Backup{}, m, watcher)(t.Context())
+	opened, err := k.opener(config.Backup{}, m, watcher, nil)(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
