@@ -50,32 +50,6 @@ func unnamed(ctx context.Context, d *db.DB, invoices *tree.Tree) (map[string][]s
 	return files, nil
 }
 
-// inFolder gives where the file of an invoice is or belongs, and its content; nil
-// when it is not there. It is there without a row when a crash came between writing
-// the file and committing the row, or when the database takes over the tree; then it
-// may be anywhere.
-func (s *stream) inFolder(row *ksef.Metadata, number ksef.Number) (path string, xml []byte) {
-	belongs := s.path(row, number)
-	for _, path := range append([]string{belongs}, s.adoptable[row.KSeFNumber]...) {
-		if xml, err := s.invoices.Read(path); err == nil && hashOf(xml) == row.InvoiceHash {
-			return path, xml
-		}
-	}
-	return belongs, nil // whatever else is there, Put will tell
-}
-
-// absent counts the rows that are neither stored nor, as it seems, in the folder.
-func (s *stream) absent(rows []ksef.Metadata, known map[string]db.Known) int {
-	absent := 0
-	for i := range rows {
-		_, isKnown := known[rows[i].KSeFNumber]
-		if _, isThere := s.adoptable[rows[i].KSeFNumber]; !isKnown && !isThere {
-			absent++
-		}
-	}
-	return absent
-}
-
 // bulk mirrors a window by packages.
 func (s *stream) bulk(ctx context.Context, from, to ksef.Timestamp) (next ksef.Timestamp, more bool, err error) {
 	if len(s.adoptable) > 0 {
@@ -126,13 +100,4 @@ func (s *stream) fetchList(ctx context.Context, e db.Export) (listed taken, hwm 
 		return err
 	})
 	return listed, hwm, err
-}
-
-// endAdoption ends the taking over once every role is complete.
-func (m *Mirror) endAdoption(ctx context.Context, report Report) error {
-	if m.adoptable == nil || len(report.Streams) < len(m.Roles) {
-		return nil
-	}
-	m.adoptable = nil
-	return m.db.EndAdoption(ctx)
 }

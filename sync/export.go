@@ -42,11 +42,6 @@ const (
 	abandonedFor = 24 * time.Hour
 	// partsAtOnce are the parts of one package that are downloaded together.
 	partsAtOnce = 3
-	// A commit of a package's invoices is as large as this, whichever is first: each
-	// costs a few waits for the disk, and its documents are in memory, twice as large
-	// as their XML.
-	packageCommitCount = 1000
-	packageCommitBytes = 8 << 20
 )
 
 // errPending says that an export is still running at KSeF.
@@ -98,34 +93,6 @@ func (s *stream) ask(ctx context.Context, q ksef.Query) (e db.Export, err error)
 		return e, errors.Join(err, s.db.DropExport(context.WithoutCancel(ctx), e.ID))
 	}
 	return e, s.db.SetReference(context.WithoutCancel(ctx), e.ID, e.Reference)
-}
-
-// resume takes up the exports that an earlier cycle, or a process that died,
-// left behind, at whatever stage they are.
-func (s *stream) resume(ctx context.Context) error {
-	exports, err := s.db.Exports(ctx, s.role)
-	if err != nil {
-		return err
-	}
-	for _, e := range exports {
-		// A crash came before the reference, or the window begins beyond what is
-		// mirrored, which cannot be: moving the stream by it would leave a gap.
-		gap := ksef.Timestamp(e.From).Time().Sub(s.position.Time()) > smallestStep
-		if e.Reference == "" || gap {
-			if err := s.db.DropExport(ctx, e.ID); err != nil {
-				return err
-			}
-			continue
-		}
-		pack, err := s.finish(ctx, e)
-		if err == nil && pack.more && pack.next.Compare(ksef.Timestamp(e.From)) == 0 {
-			err = s.storeInstant(ctx, pack.next)
-		}
-		if err != nil && !errors.Is(err, errExport) && !errors.Is(err, ksef.ErrNothingNew) {
-			return err
-		}
-	}
-	return nil
 }
 
 // finish waits for an export, stores its package and says how far the stream is
@@ -512,4 +479,42 @@ func packageContinuation(p *ksef.Package, pack taken, to ksef.Timestamp) (next k
 		return p.HWM, false, nil
 	}
 	return last, true, nil
+}
+
+// situation is what plan has to know before anything was asked.
+func (s *stream) situation(ctx context.Context) (situation, error) {
+	abandoned, err := s.db.Abandoned(ctx, s.Now().Add(-abandonedFor))
+	if err != nil {
+		return situation{}, err
+	}
+	is := situation{
+		continued: s.continued,
+		refused:   s.Now().Before(s.noExports[s.role]) || abandoned >= maxAbandoned,
+	}
+	var next time.Time
+	is.exports, next = s.remote.Budget(ksef.GroupExport)
+	is.nextExport = next.Sub(s.Now())
+	is.downloads, _ = s.remote.Budget(ksef.GroupDownload)
+	return is, nil
+}
+
+// doesWithoutExports tells whether err leaves other ways to go on for now, and
+// remembers for how long.
+func (s *stream) doesWithoutExports(err error) bool {
+	var budget *ksef.BudgetError
+	var refused *ksef.Error
+	switch {
+	case err == nil, errors.Is(err, ksef.ErrNothingNew):
+		return false
+	case errors.As(err, &budget):
+		// Spent since it was planned, or blocked by KSeF: the next plan sees it.
+		return budget.Group == ksef.GroupExport
+	case errors.Is(err, errExport):
+	case errors.As(err, &refused) && refused.HTTPStatus == http.StatusBadRequest:
+	default:
+		return false
+	}
+	s.Log.Warn("no package is to be had, doing without for a while", "role", s.role, "err", err)
+	s.noExports[s.role] = s.Now().Add(exportPause)
+	return true
 }

@@ -115,15 +115,6 @@ func (m *Mirror) reconcile(ctx context.Context, r *Reconciliation) error {
 	return errors.Join(errs...)
 }
 
-// fromKSeF tells whether err is KSeF's or the network's doing, rather than this
-// machine's.
-func fromKSeF(err error) bool {
-	var refused *ksef.Error
-	var login *ksef.LoginError
-	var budget *ksef.BudgetError
-	return errors.As(err, &refused) || errors.As(err, &login) || errors.As(err, &budget) || errors.Is(err, ErrStuck)
-}
-
 // lookAgain is after what time a scheduled pass looks whether the limits spare it a
 // request by now.
 const lookAgain = time.Minute

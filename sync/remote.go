@@ -12,30 +12,6 @@ import (
 	"ksefmirror/internal/ksef"
 )
 
-// RequestLog is the log of a mirror's requests, opened beside whoever works on the
-// mirror, so that what is asked of KSeF for a mirror but not of its invoices draws
-// on the same budget.
-type RequestLog struct {
-	requestLog
-}
-
-// OpenRequestLog opens the log of the mirror in o.Dir. The error wraps
-// [fs.ErrNotExist] when the mirror has never run.
-func OpenRequestLog(ctx context.Context, o Options) (*RequestLog, error) {
-	m, err := newMirror(o)
-	if err != nil {
-		return nil, err
-	}
-	d, err := db.OpenBeside(ctx, DatabasePath(m.Dir), m.mirrored(""), m.Log)
-	if err != nil {
-		return nil, err
-	}
-	return &RequestLog{requestLog{d}}, nil
-}
-
-// Close closes the log.
-func (l *RequestLog) Close() error { return l.db.Close() }
-
 // Direct asks KSeF for a person, beside whoever works on the mirror: it holds no
 // lock and touches nothing of the mirror but its log of requests, so that all draw
 // on one budget. What is mirrored it answers from the mirror. Its methods are not
@@ -297,16 +273,6 @@ func (d *Direct) listed(ctx context.Context, q ksef.Query, upTo ksef.Timestamp, 
 			}
 		}
 	}
-}
-
-// roleOf is the role of a subject type; "" for one that is none.
-func roleOf(subject ksef.SubjectType) string {
-	for _, role := range []string{"seller", "buyer", "third_party", "authorized"} {
-		if of, err := subjectType(role); err == nil && of == subject {
-			return role
-		}
-	}
-	return ""
 }
 
 // Downloaded is one invoice.

@@ -1,0 +1,88 @@
+package sync
+
+import (
+	"errors"
+	"net/http"
+
+	"ksefmirror/internal/ksef"
+)
+
+// ErrStuck is in the error of a cycle for each answer of KSeF's from which a
+// stream cannot go on without risking an invoice. It goes on once KSeF answers
+// otherwise; nothing is wrong with the mirror itself.
+var ErrStuck = errors.New("this role stops here; the others go on")
+
+// onlyThisStream tells whether the other streams may still succeed: KSeF refused
+// this role or this request, a limit was reached, or this stream is stuck.
+// Anything else (no login, no network, a full disk) would meet them all.
+func onlyThisStream(err error) bool {
+	var refused *ksef.Error
+	var budget *ksef.BudgetError
+	if errors.As(err, &budget) || errors.Is(err, ErrStuck) {
+		return true
+	}
+	return errors.As(err, &refused) && (refused.HTTPStatus == http.StatusBadRequest || refused.HTTPStatus == http.StatusForbidden)
+}
+
+// limited tells whether err is nothing but KSeF's limits.
+func limited(err error) bool {
+	var budget *ksef.BudgetError
+	var several interface{ Unwrap() []error }
+	return errors.As(err, &budget) && !errors.As(err, &several)
+}
+
+// Trouble is the kind of an error that only a person can mend; "" for any other.
+type Trouble string
+
+const (
+	// TroubleLogin: KSeF does not accept what the mirror logs in with.
+	TroubleLogin Trouble = "login"
+	// TroublePermission: KSeF knows who logs in, who may not read these invoices.
+	TroublePermission Trouble = "permission"
+)
+
+func troubleOf(err error) Trouble {
+	const noPermissions = 415 // status of a login (open-api, AuthenticationOperationStatusResponse)
+	var login *ksef.LoginError
+	switch {
+	case errors.Is(err, ksef.ErrForbidden), errors.As(err, &login) && login.Status == noPermissions:
+		return TroublePermission
+	case login != nil && login.Terminal:
+		return TroubleLogin
+	}
+	return ""
+}
+
+// fromKSeF tells whether err is KSeF's or the network's doing, rather than this
+// machine's.
+func fromKSeF(err error) bool {
+	var refused *ksef.Error
+	var login *ksef.LoginError
+	var budget *ksef.BudgetError
+	return errors.As(err, &refused) || errors.As(err, &login) || errors.As(err, &budget) || errors.Is(err, ErrStuck)
+}
+
+// refusedForGood tells whether KSeF's refusal concerns this one invoice: asking
+// for the next may well succeed.
+func refusedForGood(e *ksef.Error) bool {
+	switch e.HTTPStatus {
+	case http.StatusUnauthorized, http.StatusTooManyRequests:
+		return false
+	case http.StatusForbidden:
+		return e.Reason == "insufficient-resource-access"
+	}
+	return e.HTTPStatus >= 400 && e.HTTPStatus < 500
+}
+
+// servedBadly tells whether err is KSeF's failure to serve, which may concern one
+// invoice or all.
+func servedBadly(err error) bool {
+	var refused *ksef.Error
+	return errors.As(err, &refused) && (refused.HTTPStatus >= 500 || refused.HTTPStatus == http.StatusOK)
+}
+
+// badRequest tells whether KSeF refused what was asked, and would again.
+func badRequest(err error) bool {
+	var refused *ksef.Error
+	return errors.As(err, &refused) && refused.HTTPStatus == http.StatusBadRequest && !refused.Retryable()
+}
