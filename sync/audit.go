@@ -74,7 +74,7 @@ func (m *Mirror) auditNext(ctx context.Context, until time.Time) error {
 	over := a.Pass == 0 || !a.Finished.IsZero()
 	another := db.Audit{Pass: a.Pass + 1, Previous: a.Started, Started: m.Now()}
 	switch {
-	case over && a.Started.Before(lastNight(m.Now(), m.db.Mirror().ID, m.warsaw)):
+	case over && a.Started.Before(m.night()):
 		a = another
 		clear(m.healed)
 	case over && m.vanished:

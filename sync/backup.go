@@ -46,16 +46,13 @@ type Backup struct {
 // A crash leaves an unfinished file that never has the name of a backup; the next
 // day's backup removes it.
 func BackUp(ctx context.Context, o Options) (_ Backup, err error) {
-	m, err := newMirror(o)
-	if err != nil {
-		return Backup{}, err
-	}
-	d, err := db.OpenReadOnly(ctx, DatabasePath(m.Dir))
+	o.setDefaults()
+	d, err := db.OpenReadOnly(ctx, DatabasePath(o.Dir))
 	if err != nil {
 		return Backup{}, err
 	}
 	defer func() { err = errors.Join(err, d.Close()) }()
-	return m.backUp(ctx, d)
+	return o.backUp(ctx, d)
 }
 
 // BackUpDue makes the backup of the night, if it is due and there is a folder for
@@ -66,7 +63,7 @@ func (m *Mirror) BackUpDue(ctx context.Context) error {
 		return nil
 	}
 	last, err := LastBackup(m.BackUpTo, m.Dir, m.db.Mirror().ID)
-	if err == nil && !last.Before(lastNight(m.Now(), m.db.Mirror().ID, m.warsaw)) {
+	if err == nil && !last.Before(m.night()) {
 		return nil
 	}
 	m.backedUp = m.Now()
@@ -122,17 +119,17 @@ func backups(folder, dir, id, suffix string) ([]string, error) {
 }
 
 // backUp makes a backup of d.
-func (m *Mirror) backUp(ctx context.Context, d *db.DB) (Backup, error) {
-	made, err := m.writeBackup(ctx, d)
+func (o *Options) backUp(ctx context.Context, d *db.DB) (Backup, error) {
+	made, err := o.writeBackup(ctx, d)
 	if err != nil {
-		return Backup{}, fmt.Errorf("back up into %s: %w", m.BackUpTo, err)
+		return Backup{}, fmt.Errorf("back up into %s: %w", o.BackUpTo, err)
 	}
-	names, err := backups(m.BackUpTo, m.Dir, d.Mirror().ID, "")
-	if err != nil || m.BackUpKeep == 0 {
+	names, err := backups(o.BackUpTo, o.Dir, d.Mirror().ID, "")
+	if err != nil || o.BackUpKeep == 0 {
 		return made, err
 	}
-	for _, name := range names[:max(0, len(names)-m.BackUpKeep)] {
-		old := filepath.Join(m.BackUpTo, name)
+	for _, name := range names[:max(0, len(names)-o.BackUpKeep)] {
+		old := filepath.Join(o.BackUpTo, name)
 		if err := os.Remove(old); err != nil {
 			return made, fmt.Errorf("remove an old backup: %w", err)
 		}
@@ -141,15 +138,15 @@ func (m *Mirror) backUp(ctx context.Context, d *db.DB) (Backup, error) {
 	return made, nil
 }
 
-func (m *Mirror) writeBackup(ctx context.Context, d *db.DB) (_ Backup, err error) {
-	if err := m.readyForBackup(ctx, d); err != nil {
+func (o *Options) writeBackup(ctx context.Context, d *db.DB) (_ Backup, err error) {
+	if err := o.readyForBackup(ctx, d); err != nil {
 		return Backup{}, err
 	}
 	before, err := d.Counts(ctx)
 	if err != nil {
 		return Backup{}, err
 	}
-	made := Backup{Path: filepath.Join(m.BackUpTo, backupPrefix(m.Dir, d.Mirror().ID)+m.Now().UTC().Format(backupTime)+".db")}
+	made := Backup{Path: filepath.Join(o.BackUpTo, backupPrefix(o.Dir, d.Mirror().ID)+o.Now().UTC().Format(backupTime)+".db")}
 	unfinished := made.Path + partial
 	// SQLite would make it for others to read too.
 	file, err := os.OpenFile(unfinished, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600) // #nosec G304 -- the operator names the folder
@@ -170,7 +167,7 @@ func (m *Mirror) writeBackup(ctx context.Context, d *db.DB) (_ Backup, err error
 		return Backup{}, err
 	}
 	made.Bytes = info.Size()
-	want := m.mirrored(d.Mirror().ID)
+	want := o.mirrored(d.Mirror().ID)
 	if _, made.Invoices, err = db.CheckBackup(ctx, unfinished, want); err != nil {
 		return Backup{}, err
 	}
@@ -180,20 +177,20 @@ func (m *Mirror) writeBackup(ctx context.Context, d *db.DB) (_ Backup, err error
 	if err := os.Rename(unfinished, made.Path); err != nil {
 		return Backup{}, err
 	}
-	return made, tree.SyncFolder(m.BackUpTo)
+	return made, tree.SyncFolder(o.BackUpTo)
 }
 
 // readyForBackup checks the folder and its space, and removes what a crash left.
-func (m *Mirror) readyForBackup(ctx context.Context, d *db.DB) error {
-	to, err := filepath.Abs(m.BackUpTo)
+func (o *Options) readyForBackup(ctx context.Context, d *db.DB) error {
+	to, err := filepath.Abs(o.BackUpTo)
 	if err != nil {
 		return err
 	}
-	database := filepath.Dir(DatabasePath(m.Dir))
+	database := filepath.Dir(DatabasePath(o.Dir))
 	if inside, err := filepath.Rel(database, to); err == nil && filepath.IsLocal(inside) {
 		return errors.New("choose another folder than the database's")
 	}
-	left, err := backups(to, m.Dir, d.Mirror().ID, partial)
+	left, err := backups(to, o.Dir, d.Mirror().ID, partial)
 	if err != nil {
 		return err
 	}

@@ -152,7 +152,7 @@ func (m *Mirror) streams(ctx context.Context) ([]*stream, error) {
 // worked off by day too.
 func (s *stream) restsByDay() bool {
 	return slices.Contains(s.NightRoles, s.role) && s.was.Watermark != "" &&
-		!ksef.Timestamp(s.was.Watermark).Time().Before(lastNight(s.Now(), s.db.Mirror().ID, s.warsaw))
+		!ksef.Timestamp(s.was.Watermark).Time().Before(s.night())
 }
 
 // turn mirrors one window, and tells whether KSeF has more. The first turn of a

@@ -11,7 +11,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"time"
@@ -62,7 +61,7 @@ type Mirror struct {
 // when the database knows of invoices but their folder's marker is missing: then
 // nothing is written, for an empty mount point must not be filled.
 func Open(ctx context.Context, o Options) (*Mirror, error) {
-	m, err := newMirror(o)
+	m, err := lock(o)
 	if err != nil {
 		return nil, err
 	}
@@ -77,18 +76,7 @@ func Open(ctx context.Context, o Options) (*Mirror, error) {
 
 // newMirror makes a mirror that is not open yet.
 func newMirror(o Options) (*Mirror, error) {
-	if o.Log == nil {
-		o.Log = slog.New(slog.DiscardHandler)
-	}
-	if o.Now == nil {
-		o.Now = time.Now
-	}
-	if o.Sleep == nil {
-		o.Sleep = sleep
-	}
-	if o.Progress == nil {
-		o.Progress = func(Progress) {}
-	}
+	o.setDefaults()
 	warsaw, err := time.LoadLocation("Europe/Warsaw")
 	if err != nil {
 		return nil, fmt.Errorf("time zone of Poland: %w", err)
@@ -100,11 +88,16 @@ func newMirror(o Options) (*Mirror, error) {
 	}, nil
 }
 
-func (m *Mirror) open(ctx context.Context) error {
-	if err := m.lockFolder(); err != nil {
-		return err
+// lock makes a mirror that is not open yet, but this process's own.
+func lock(o Options) (*Mirror, error) {
+	m, err := newMirror(o)
+	if err != nil {
+		return nil, err
 	}
-	return m.openLocked(ctx)
+	if err := m.lockFolder(); err != nil {
+		return nil, errors.Join(err, m.Close())
+	}
+	return m, nil
 }
 
 // lockFolder makes the mirror this process's own.
@@ -142,8 +135,8 @@ func (m *Mirror) exists() error {
 	return nil
 }
 
-// openLocked opens the mirror, whose lock is held.
-func (m *Mirror) openLocked(ctx context.Context) error {
+// open opens the mirror, whose lock is held.
+func (m *Mirror) open(ctx context.Context) error {
 	// The folder and the database carry one identifier, so that a folder on a
 	// volume that is not mounted, or the folder of another mirror, is noticed. A
 	// new database adopts the identifier of a folder that is there already: after
@@ -226,6 +219,9 @@ func (m *Mirror) openLocked(ctx context.Context) error {
 // another: the longest window in which KSeF counts them (limity-api.md). The
 // requests of the last hour are recorded in the other one.
 const holdOff = time.Hour
+
+// night is when the last night of the mirror began.
+func (m *Mirror) night() time.Time { return lastNight(m.Now(), m.db.Mirror().ID, m.warsaw) }
 
 // Database is the mirror's database. It is closed with the mirror.
 func (m *Mirror) Database() *db.DB { return m.db }

@@ -83,6 +83,22 @@ type Progress struct {
 	Package bool // they come in one package, else one by one
 }
 
+// setDefaults puts what they stand for in the place of zero values.
+func (o *Options) setDefaults() {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Sleep == nil {
+		o.Sleep = sleep
+	}
+	if o.Progress == nil {
+		o.Progress = func(Progress) {}
+	}
+}
+
 // DatabasePath is where the database of the mirror in dir is.
 func DatabasePath(dir string) string { return filepath.Join(dir, "database", "invoices.db") }
 
@@ -90,17 +106,17 @@ func DatabasePath(dir string) string { return filepath.Join(dir, "database", "in
 func InvoicesDir(dir string) string { return filepath.Join(dir, "invoices") }
 
 // InvoicesDir is the folder tree that people browse.
-func (m *Mirror) InvoicesDir() string { return InvoicesDir(m.Dir) }
+func (o *Options) InvoicesDir() string { return InvoicesDir(o.Dir) }
 
 // QuarantineDir holds what arrived but failed its checks.
-func (m *Mirror) QuarantineDir() string { return filepath.Join(m.Dir, "quarantine") }
+func (o *Options) QuarantineDir() string { return filepath.Join(o.Dir, "quarantine") }
 
 // packagesDir holds the parts of packages while they are read.
-func (m *Mirror) packagesDir() string { return filepath.Join(m.Dir, "packages") }
+func (o *Options) packagesDir() string { return filepath.Join(o.Dir, "packages") }
 
 // mirrored is what the database has to mirror.
-func (m *Mirror) mirrored(id string) db.Mirror {
-	return db.Mirror{Environment: m.Environment, ContextType: m.Context.Type, ContextValue: m.Context.Value, ID: id}
+func (o *Options) mirrored(id string) db.Mirror {
+	return db.Mirror{Environment: o.Environment, ContextType: o.Context.Type, ContextValue: o.Context.Value, ID: id}
 }
 
 // sleep waits for d or until ctx ends, whose error it returns then.

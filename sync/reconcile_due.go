@@ -37,7 +37,7 @@ func (m *Mirror) ReconcileDue(ctx context.Context, until time.Time) (Reconciliat
 	if err != nil {
 		return r, err
 	}
-	night := lastNight(m.Now(), m.db.Mirror().ID, m.warsaw)
+	night := m.night()
 	r.passes, err = m.passes(ctx, func(s *stream) (db.Reconciliation, bool, error) {
 		if s.report.Watermark == "" {
 			return db.Reconciliation{}, false, nil

@@ -53,11 +53,8 @@ type RequestLog struct {
 // OpenRequestLog opens the log of the mirror in o.Dir. The error wraps
 // [fs.ErrNotExist] when the mirror has never run.
 func OpenRequestLog(ctx context.Context, o Options) (*RequestLog, error) {
-	m, err := newMirror(o)
-	if err != nil {
-		return nil, err
-	}
-	d, err := db.OpenBeside(ctx, DatabasePath(m.Dir), m.mirrored(""), m.Log)
+	o.setDefaults()
+	d, err := db.OpenBeside(ctx, DatabasePath(o.Dir), o.mirrored(""), o.Log)
 	if err != nil {
 		return nil, err
 	}

@@ -36,12 +36,9 @@ type Restored struct {
 // A crash leaves the database that was there or the restored one, and in one instant
 // neither: then the next start makes a new one, and Restore can be called again.
 func Restore(ctx context.Context, o Options, backup string) (done Restored, err error) {
-	m, err := newMirror(o)
+	m, err := lock(o)
 	if err != nil {
 		return Restored{}, err
-	}
-	if err := m.lockFolder(); err != nil {
-		return Restored{}, errors.Join(err, m.Close())
 	}
 	defer func() { err = errors.Join(err, m.Close()) }()
 	id, err := tree.ID(m.InvoicesDir())
@@ -139,12 +136,9 @@ func (m *Mirror) stepBack(ctx context.Context, d *db.DB, id string) (int, error)
 // instead of having it served again. It returns [ErrLocked] while a process works on
 // the mirror, and [tree.ErrNotMounted] when the folder is not there.
 func RebuildDatabase(ctx context.Context, o Options) (done Restored, err error) {
-	m, err := newMirror(o)
+	m, err := lock(o)
 	if err != nil {
 		return Restored{}, err
-	}
-	if err := m.lockFolder(); err != nil {
-		return Restored{}, errors.Join(err, m.Close())
 	}
 	defer func() { err = errors.Join(err, m.Close()) }()
 	id, err := tree.ID(m.InvoicesDir())
@@ -161,7 +155,7 @@ func RebuildDatabase(ctx context.Context, o Options) (done Restored, err error) 
 	done.From = m.Now().Add(holdOff)
 	// A crash from here on leaves no database or a new one, which the next start makes
 	// or finds.
-	if err := m.openLocked(ctx); err != nil {
+	if err := m.open(ctx); err != nil {
 		return done, err
 	}
 	for group, until := range blocks {
