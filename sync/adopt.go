@@ -2,53 +2,16 @@ package sync
 
 import (
 	"context"
-	"maps"
 	"os"
 	"slices"
 
 	"ksefmirror/db"
 	"ksefmirror/internal/ksef"
-	"ksefmirror/internal/tree"
 )
 
 // A database that takes the place of another, because that one was lost or a backup
 // was restored, takes invoices over from the tree instead of having KSeF serve them
 // again. What they are, KSeF lists: for the list alone there are packages of 10,000.
-
-// findAdoptable finds the files of the tree that no row names, by the KSeF numbers
-// that end their names, when the database takes over the tree. People may have moved
-// them, and the layout may have changed.
-func (m *Mirror) findAdoptable(ctx context.Context) error {
-	adopts, err := m.db.Adopts(ctx)
-	if err != nil || !adopts {
-		return err
-	}
-	m.adoptable, err = unnamed(ctx, m.db, m.invoices)
-	return err
-}
-
-// unnamed gives, by KSeF number, the files of a tree whose invoice has no row.
-func unnamed(ctx context.Context, d *db.DB, invoices *tree.Tree) (map[string][]string, error) {
-	files := map[string][]string{}
-	for entry, err := range invoices.Walk() {
-		if err != nil {
-			return nil, err
-		}
-		if number := tree.NumberOf(entry.Path); number != "" {
-			files[number] = append(files[number], entry.Path)
-		}
-	}
-	for numbers := range slices.Chunk(slices.Collect(maps.Keys(files)), packageFull) {
-		known, err := d.Known(ctx, numbers)
-		if err != nil {
-			return nil, err
-		}
-		for number := range known {
-			delete(files, number)
-		}
-	}
-	return files, nil
-}
 
 // bulk mirrors a window by packages.
 func (s *stream) bulk(ctx context.Context, from, to ksef.Timestamp) (next ksef.Timestamp, more bool, err error) {

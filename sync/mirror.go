@@ -19,6 +19,7 @@ import (
 	"github.com/google/uuid"
 
 	"ksefmirror/db"
+	"ksefmirror/internal/audit"
 	"ksefmirror/internal/tree"
 )
 
@@ -32,6 +33,7 @@ type Mirror struct {
 	lock       *flock.Flock
 	db         *db.DB
 	invoices   *tree.Tree
+	files      *audit.Auditor // of invoices, against db
 	quarantine *tree.Tree
 	remote     Remote
 	warsaw     *time.Location
@@ -46,14 +48,6 @@ type Mirror struct {
 
 	adoptable map[string][]string // by KSeF number: files of the tree that no row names, while the database takes over the tree
 	backedUp  time.Time           // when a backup was last tried
-
-	watch       *tree.Watch              // nil without a watcher
-	watchedTo   int64                    // the newest invoice whose folder is watched; 0: to be looked at again
-	vanished    bool                     // a folder has gone: an audit is due now,
-	hurry       bool                     // and is not spread over the day
-	unrestored  map[string]db.StoredFile // by KSeF number: files that could not be restored yet
-	healed      map[string]int           // by KSeF number: how often since the audit began, as the watcher told
-	saidTooMany int64                    // the audit that said that it restores no more
 }
 
 // Open locks and opens the mirror in o.Dir, and creates it where there is none.
@@ -84,7 +78,6 @@ func newMirror(o Options) (*Mirror, error) {
 	return &Mirror{
 		Options: o, warsaw: warsaw,
 		noExports: map[string]time.Time{}, partitions: map[string]*partition{}, awaited: map[string]db.Export{},
-		unrestored: map[string]db.StoredFile{}, healed: map[string]int{},
 	}, nil
 }
 
@@ -185,9 +178,9 @@ func (m *Mirror) open(ctx context.Context) error {
 	if err := m.findAdoptable(ctx); err != nil {
 		return err
 	}
+	m.files = audit.New(m.db, m.invoices, m.Log, m.Now, m.night)
 	if m.Watcher != nil {
-		m.watch = m.Watcher.Tree(m.invoices)
-		if err := m.watchFolders(ctx); err != nil {
+		if err := m.files.Watch(ctx, m.Watcher); err != nil {
 			return err
 		}
 	}
@@ -215,6 +208,18 @@ func (m *Mirror) open(ctx context.Context) error {
 	return nil
 }
 
+// findAdoptable finds the files of the tree that no row names, by the KSeF numbers
+// that end their names, when the database takes over the tree. People may have moved
+// them, and the layout may have changed.
+func (m *Mirror) findAdoptable(ctx context.Context) error {
+	adopts, err := m.db.Adopts(ctx)
+	if err != nil || !adopts {
+		return err
+	}
+	m.adoptable, err = audit.Unnamed(ctx, m.db, m.invoices)
+	return err
+}
+
 // holdOff is for how long no request goes out after a database took the place of
 // another: the longest window in which KSeF counts them (limity-api.md). The
 // requests of the last hour are recorded in the other one.
@@ -230,8 +235,8 @@ func (m *Mirror) Database() *db.DB { return m.db }
 // called: a process that dies leaves what the last commit left.
 func (m *Mirror) Close() error {
 	var errs []error
-	if m.watch != nil {
-		m.watch.Close()
+	if m.files != nil {
+		m.files.Close()
 	}
 	if m.quarantine != nil {
 		errs = append(errs, m.quarantine.Close())

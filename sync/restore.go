@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"ksefmirror/db"
+	"ksefmirror/internal/audit"
 	"ksefmirror/internal/ksef"
 	"ksefmirror/internal/tree"
 )
@@ -96,7 +97,7 @@ func (m *Mirror) stepBack(ctx context.Context, d *db.DB, id string) (int, error)
 		return 0, err
 	}
 	defer func() { _ = invoices.Close() }()
-	absent, err := unnamed(ctx, d, invoices)
+	absent, err := audit.Unnamed(ctx, d, invoices)
 	if err != nil {
 		return 0, err
 	}
