@@ -168,8 +168,8 @@ func (s *stream) turn(ctx context.Context) (more bool, err error) {
 		}
 		s.from, s.first = s.position, s.position
 	}
-	if p := s.partitions[s.role]; p != nil {
-		return true, s.nextPart(ctx, p)
+	if s.partition != nil {
+		return true, s.nextPart(ctx)
 	}
 	to := s.windowEnd(s.from)
 	next, more, err := s.window(ctx, s.from, to)

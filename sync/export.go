@@ -489,7 +489,7 @@ func (s *stream) situation(ctx context.Context) (situation, error) {
 	}
 	is := situation{
 		continued: s.continued,
-		refused:   s.Now().Before(s.noExports[s.role]) || abandoned >= maxAbandoned,
+		refused:   s.Now().Before(s.noExports) || abandoned >= maxAbandoned,
 	}
 	var next time.Time
 	is.exports, next = s.remote.Budget(ksef.GroupExport)
@@ -515,6 +515,6 @@ func (s *stream) doesWithoutExports(err error) bool {
 		return false
 	}
 	s.Log.Warn("no package is to be had, doing without for a while", "role", s.role, "err", err)
-	s.noExports[s.role] = s.Now().Add(exportPause)
+	s.noExports = s.Now().Add(exportPause)
 	return true
 }

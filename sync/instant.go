@@ -52,7 +52,7 @@ func (s *stream) storeInstant(ctx context.Context, at ksef.Timestamp) error {
 	case wait:
 		return &ksef.BudgetError{Group: ksef.GroupExport, Until: s.Now().Add(is.nextExport)}
 	case package_:
-		s.partitions[s.role] = &partition{at: at, hwm: s.hwm, pending: []ksef.Filter{{}}, listed: map[string]bool{}}
+		s.partition = &partition{at: at, hwm: s.hwm, pending: []ksef.Filter{{}}, listed: map[string]bool{}}
 		return nil
 	}
 	if err := s.storePages(ctx, at, first); err != nil {
@@ -123,8 +123,10 @@ var (
 	errFilter = errors.New("KSeF refuses the filter")
 )
 
-// nextPart stores one part of a partition, and leaves the instant after the last.
-func (s *stream) nextPart(ctx context.Context, p *partition) error {
+// nextPart stores one part of the stream's partition, and leaves the instant after
+// the last.
+func (s *stream) nextPart(ctx context.Context) error {
+	p := s.partition
 	last := len(p.pending) - 1
 	pack, err := s.storePart(ctx, p, p.pending[last])
 	triedAgain := p.at.Compare(s.position) < 0
@@ -135,7 +137,7 @@ func (s *stream) nextPart(ctx context.Context, p *partition) error {
 		// Without a package the next plan finds another way; an instant that was
 		// tried again is due another day, and what is behind it goes on.
 		s.Log.Warn("instant is not complete yet", "role", s.role, "instant", p.at, "err", err)
-		delete(s.partitions, s.role)
+		s.partition = nil
 		return nil
 	case err != nil:
 		return err
@@ -154,7 +156,7 @@ func (s *stream) nextPart(ctx context.Context, p *partition) error {
 	if len(p.pending) > 0 {
 		return nil
 	}
-	delete(s.partitions, s.role)
+	s.partition = nil
 	if s.hwm == "" {
 		s.hwm = p.hwm
 	}

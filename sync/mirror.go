@@ -38,16 +38,23 @@ type Mirror struct {
 	remote     Remote
 	warsaw     *time.Location
 
-	limitsRead time.Time
-	progress   Progress
-	noExports  map[string]time.Time  // by role: until when packages are not asked for
-	partitions map[string]*partition // by role: the crowded instant that is being mirrored, if any
-	awaited    map[string]db.Export  // by role: the export that a scheduled reconciliation waits for
-	rereadFrom db.OutdatedPlace      // up to where invoices that an older version read were read again
-	reread     bool                  // there are no more of them
+	progress Progress // of this cycle
 
-	adoptable map[string][]string // by KSeF number: files of the tree that no row names, while the database takes over the tree
-	backedUp  time.Time           // when a backup was last tried
+	// From one cycle to the next, until the process ends:
+	limitsRead time.Time           // when KSeF last told the limits in force
+	memories   map[string]*memory  // by role
+	adoptable  map[string][]string // by KSeF number: files of the tree that no row names, while the database takes over the tree
+	rereadFrom db.OutdatedPlace    // up to where invoices that an older version read were read again
+	reread     bool                // there are no more of them
+	backedUp   time.Time           // when a backup was last tried
+}
+
+// memory is what a mirror remembers of a role from one cycle to the next. A process
+// that starts has none, and needs none.
+type memory struct {
+	noExports time.Time  // until when packages are not asked for
+	partition *partition // the crowded instant that is being mirrored, if any
+	awaited   db.Export  // that a scheduled reconciliation waits for; else without a reference
 }
 
 // Open locks and opens the mirror in o.Dir, and creates it where there is none.
@@ -75,10 +82,11 @@ func newMirror(o Options) (*Mirror, error) {
 	if err != nil {
 		return nil, fmt.Errorf("time zone of Poland: %w", err)
 	}
-	return &Mirror{
-		Options: o, warsaw: warsaw,
-		noExports: map[string]time.Time{}, partitions: map[string]*partition{}, awaited: map[string]db.Export{},
-	}, nil
+	m := &Mirror{Options: o, warsaw: warsaw, memories: map[string]*memory{}}
+	for _, role := range o.Roles {
+		m.memories[role] = &memory{}
+	}
+	return m, nil
 }
 
 // lock makes a mirror that is not open yet, but this process's own.

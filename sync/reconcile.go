@@ -418,9 +418,9 @@ func (p *pass) listByPackage(ctx context.Context, from, to ksef.Timestamp) (list
 	if is, err := p.situation(ctx); err != nil || is.refused {
 		return listing{}, cmp.Or(err, errNoList)
 	}
-	e, waited := p.awaited[p.role]
-	delete(p.awaited, p.role)
-	if !waited || e.From != string(from) || e.To != string(to) {
+	e := p.awaited
+	p.awaited = db.Export{}
+	if e.Reference == "" || e.From != string(from) || e.To != string(to) {
 		var err error
 		if e, err = p.startList(ctx, from, to); err != nil {
 			return listing{}, p.orNoList(ctx, err)
@@ -442,7 +442,7 @@ func (p *pass) listByPackage(ctx context.Context, from, to ksef.Timestamp) (list
 	})
 	var budget *ksef.BudgetError
 	if errors.Is(err, errPending) && !p.until.IsZero() || errors.As(err, &budget) {
-		p.awaited[p.role] = e
+		p.awaited = e
 		return listing{}, err
 	}
 	if errors.Is(err, errTooLong) {
@@ -483,7 +483,7 @@ func (p *pass) orNoList(ctx context.Context, err error) error {
 		return err
 	case errors.Is(err, errExport), errors.Is(err, errPending),
 		errors.As(err, &refused) && refused.HTTPStatus == http.StatusBadRequest:
-		p.noExports[p.role] = p.Now().Add(exportPause)
+		p.noExports = p.Now().Add(exportPause)
 		p.Log.Warn("no package is to be had, reconciling by pages", "role", p.role, "err", err)
 		return errNoList
 	}

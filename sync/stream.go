@@ -40,6 +40,7 @@ type StreamReport struct {
 // stream is one role of a mirror during one cycle.
 type stream struct {
 	*Mirror
+	*memory
 	role    string
 	subject ksef.SubjectType
 	was     db.Stream // what the database had of it before; zero when it never ran
@@ -75,7 +76,7 @@ func (m *Mirror) everyStream(ctx context.Context) ([]*stream, error) {
 		if err != nil {
 			return nil, err
 		}
-		s := &stream{Mirror: m, role: role, subject: subject, waiting: map[string]db.Quarantined{}}
+		s := &stream{Mirror: m, memory: m.memories[role], role: role, subject: subject, waiting: map[string]db.Quarantined{}}
 		if i := slices.IndexFunc(rows, func(row db.Stream) bool { return row.Role == role }); i >= 0 {
 			s.was = rows[i]
 		}
