@@ -111,16 +111,16 @@ func (s *stream) finish(ctx context.Context, e db.Export) (taken, error) {
 }
 
 func (s *stream) fetchPackage(ctx context.Context, e db.Export) (pack taken, err error) {
-	err = s.withPackage(ctx, e, s.Now().Add(patience), func(p *ksef.Package, files []*os.File) (err error) {
+	err = s.withPackage(ctx, e, s.packagesDir(), s.Now().Add(patience), func(p *ksef.Package, files []*os.File) (err error) {
 		pack, err = s.storePackage(ctx, e, p, files)
 		return err
 	})
 	return pack, err
 }
 
-// withPackage waits until then at most for an export, downloads its package, and
-// calls read with it. The files are gone afterwards.
-func (s *stream) withPackage(ctx context.Context, e db.Export, until time.Time, read func(*ksef.Package, []*os.File) error) (err error) {
+// withPackage waits until then at most for an export, downloads its package into a
+// folder, and calls read with it. The files are gone afterwards.
+func (s *stream) withPackage(ctx context.Context, e db.Export, folder string, until time.Time, read func(*ksef.Package, []*os.File) error) (err error) {
 	var key ksef.ExportKey
 	copy(key.Key[:], e.Key)
 	copy(key.IV[:], e.IV)
@@ -128,7 +128,7 @@ func (s *stream) withPackage(ctx context.Context, e db.Export, until time.Time, 
 	if err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp(s.packagesDir(), "")
+	dir, err := os.MkdirTemp(folder, "")
 	if err != nil {
 		return fmt.Errorf("folder for a package: %w", err)
 	}
@@ -455,6 +455,35 @@ func (s *stream) write(ctx context.Context, batch *batch, known map[string]db.Kn
 		}
 	}
 	return ctx.Err()
+}
+
+// askList lets KSeF begin to prepare a package that holds only metadata, of all of the
+// stream's role in a window.
+//
+// Unlike a package of invoices it is not kept in the database: a crash costs at most
+// this one, which is asked for again.
+func (s *stream) askList(ctx context.Context, from, to ksef.Timestamp) (db.Export, error) {
+	key := ksef.NewExportKey()
+	s.report.Requests++
+	reference, err := s.remote.StartExport(ctx, ksef.Query{SubjectType: s.subject, From: from, To: to}, true, key)
+	return db.Export{
+		Role: s.role, From: string(from), To: string(to), Reference: reference,
+		Key: key.Key[:], IV: key.IV[:], CreatedAt: s.Now(),
+	}, err
+}
+
+// fetchList waits until then at most for a package that holds metadata alone, and
+// gives what it lists.
+func (s *stream) fetchList(ctx context.Context, e db.Export, until time.Time) (listed taken, hwm ksef.Timestamp, err error) {
+	err = s.withPackage(ctx, e, s.packagesDir(), until, func(p *ksef.Package, files []*os.File) (err error) {
+		if listed, _, err = readPackage(ctx, p, files); err != nil {
+			return err
+		}
+		hwm = p.HWM
+		listed.next, listed.more, err = packageContinuation(p, listed, ksef.Timestamp(e.To))
+		return err
+	})
+	return listed, hwm, err
 }
 
 // packageContinuation is continuation for a package.

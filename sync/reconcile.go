@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
 	"slices"
 	"time"
 
@@ -409,11 +408,8 @@ func (p *pass) listInstant(ctx context.Context, at ksef.Timestamp) (listing, err
 	}
 }
 
-// listByPackage lists by a package that holds metadata alone.
-//
-// Unlike the mirror's own, such an export is not kept in the database: a crash
-// costs at most this one, which is asked for again. A scheduled pass that cannot
-// wait remembers it until its next turn.
+// listByPackage lists by a package that holds metadata alone. A scheduled pass that
+// cannot wait for it remembers it until its next turn.
 func (p *pass) listByPackage(ctx context.Context, from, to ksef.Timestamp) (listing, error) {
 	if is, err := p.situation(ctx); err != nil || is.refused {
 		return listing{}, cmp.Or(err, errNoList)
@@ -421,8 +417,11 @@ func (p *pass) listByPackage(ctx context.Context, from, to ksef.Timestamp) (list
 	e := p.awaited
 	p.awaited = db.Export{}
 	if e.Reference == "" || e.From != string(from) || e.To != string(to) {
-		var err error
-		if e, err = p.startList(ctx, from, to); err != nil {
+		err := p.afford(ctx, ksef.GroupExport)
+		if err == nil {
+			e, err = p.askList(ctx, from, to)
+		}
+		if err != nil {
 			return listing{}, p.orNoList(ctx, err)
 		}
 	}
@@ -430,16 +429,7 @@ func (p *pass) listByPackage(ctx context.Context, from, to ksef.Timestamp) (list
 	if until.IsZero() {
 		until = p.Now().Add(patience)
 	}
-	var l listing
-	err := p.withPackage(ctx, e, until, func(done *ksef.Package, files []*os.File) error {
-		pack, _, err := readPackage(ctx, done, files)
-		if err != nil {
-			return err
-		}
-		l.rows = pack.rows
-		l.end, l.more, err = packageContinuation(done, pack, to)
-		return err
-	})
+	listed, _, err := p.fetchList(ctx, e, until)
 	var budget *ksef.BudgetError
 	if errors.Is(err, errPending) && !p.until.IsZero() || errors.As(err, &budget) {
 		p.awaited = e
@@ -448,21 +438,7 @@ func (p *pass) listByPackage(ctx context.Context, from, to ksef.Timestamp) (list
 	if errors.Is(err, errTooLong) {
 		err = errors.Join(err, p.abandon(ctx, e))
 	}
-	return l, p.orNoList(ctx, err)
-}
-
-// startList asks for a package of metadata.
-func (p *pass) startList(ctx context.Context, from, to ksef.Timestamp) (db.Export, error) {
-	if err := p.afford(ctx, ksef.GroupExport); err != nil {
-		return db.Export{}, err
-	}
-	key := ksef.NewExportKey()
-	p.report.Requests++
-	reference, err := p.remote.StartExport(ctx, ksef.Query{SubjectType: p.subject, From: from, To: to}, true, key)
-	return db.Export{
-		Role: p.role, From: string(from), To: string(to), Reference: reference,
-		Key: key.Key[:], IV: key.IV[:], CreatedAt: p.Now(),
-	}, err
+	return listing{rows: listed.rows, end: listed.next, more: listed.more}, p.orNoList(ctx, err)
 }
 
 // abandon lets an export that was given up count among those of the mirror: KSeF

@@ -127,7 +127,7 @@ func (d *Direct) Query(ctx context.Context, q ksef.Query, fresh bool, each func(
 		if !more {
 			return listing, nil
 		}
-		q.From = step(part.To)
+		q.From = behind(part.To)
 		listing.Reached = q.From
 	}
 }
@@ -220,11 +220,6 @@ func (d *Direct) window(q ksef.Query) (part ksef.Query, more bool) {
 	part = q
 	part.To = ksef.NewTimestamp(end)
 	return part, true
-}
-
-// step is the instant after at.
-func step(at ksef.Timestamp) ksef.Timestamp {
-	return ksef.Timestamp(at.Time().Add(smallestStep).Format("2006-01-02T15:04:05.0000000Z"))
 }
 
 // mirrored says up to where the mirror itself can answer a query: what was stored
