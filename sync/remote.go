@@ -46,7 +46,7 @@ func (d *Direct) Close() error { return d.m.Close() }
 // Budget tells what the limits leave of this hour, after the requests of all
 // processes.
 func (d *Direct) Budget(ctx context.Context) ([]GroupBudget, error) {
-	return budget(ctx, d.m.db, d.m.Now())
+	return readBudget(ctx, d.m.db, d.m.Now())
 }
 
 // Asked tells whether anything was asked of KSeF.

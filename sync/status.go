@@ -163,7 +163,7 @@ func ReadStatus(ctx context.Context, dir string, roles []string, now time.Time) 
 	if status.Receivers, err = readReceivers(ctx, d); err != nil {
 		return Status{}, err
 	}
-	if status.Budget, err = budget(ctx, d, now); err != nil {
+	if status.Budget, err = readBudget(ctx, d, now); err != nil {
 		return Status{}, err
 	}
 	// A marker that cannot be read is as good as none: the mirror would not open either.
@@ -197,9 +197,9 @@ func instant(t time.Time) string {
 	return t.UTC().Format(time.RFC3339)
 }
 
-// budget counts this mirror's own requests of the last hour against the limits
+// readBudget counts this mirror's own requests of the last hour against the limits
 // that KSeF last told.
-func budget(ctx context.Context, d *db.DB, now time.Time) ([]GroupBudget, error) {
+func readBudget(ctx context.Context, d *db.DB, now time.Time) ([]GroupBudget, error) {
 	limits, err := readLimits(ctx, d)
 	if err != nil {
 		return nil, err
