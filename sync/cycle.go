@@ -113,23 +113,28 @@ func (m *Mirror) refreshLimits(ctx context.Context) error {
 	if m.Now().Sub(m.limitsRead) < limitsMaxAge {
 		return nil
 	}
-	limits, err := m.remote.RateLimits(ctx)
-	var refused *ksef.Error
-	var budget *ksef.BudgetError
-	switch {
-	case err == nil:
-		m.limitsRead = m.Now()
-		text, err := json.Marshal(limits)
-		if err != nil {
-			return err
-		}
-		return m.db.SaveLimits(ctx, string(text))
-	case errors.As(err, &refused) && refused.HTTPStatus != 0, errors.As(err, &budget):
-		m.Log.Warn("limits in force are unknown, using the published ones", "err", err)
-	default:
+	limits, err := m.askLimits(ctx)
+	if err != nil || limits == nil {
 		return err
 	}
-	return nil
+	m.limitsRead = m.Now()
+	text, err := json.Marshal(limits)
+	if err != nil {
+		return err
+	}
+	return m.db.SaveLimits(ctx, string(text))
+}
+
+// askLimits has KSeF tell the limits in force; nil: it does not, and the published
+// ones hold.
+func (m *Mirror) askLimits(ctx context.Context) (ksef.Limits, error) {
+	limits, err := m.remote.RateLimits(ctx)
+	var refused *ksef.Error
+	if errors.As(err, &refused) && refused.HTTPStatus != 0 || overLimit(err) {
+		m.Log.Warn("limits in force are unknown, using the published ones", "err", err)
+		return nil, nil
+	}
+	return limits, err
 }
 
 // streams gives the streams of the mirror that are due, the one that ran longest

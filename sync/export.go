@@ -531,15 +531,13 @@ func (s *stream) situation(ctx context.Context) (situation, error) {
 // remembers for how long.
 func (s *stream) doesWithoutExports(err error) bool {
 	var budget *ksef.BudgetError
-	var refused *ksef.Error
 	switch {
 	case err == nil, errors.Is(err, ksef.ErrNothingNew):
 		return false
 	case errors.As(err, &budget):
 		// Spent since it was planned, or blocked by KSeF: the next plan sees it.
 		return budget.Group == ksef.GroupExport
-	case errors.Is(err, errExport):
-	case errors.As(err, &refused) && refused.HTTPStatus == http.StatusBadRequest:
+	case errors.Is(err, errExport), answered(err, http.StatusBadRequest):
 	default:
 		return false
 	}

@@ -178,8 +178,7 @@ func (s *stream) storePart(ctx context.Context, p *partition, filter ksef.Filter
 	}
 	s.report.Reason = fmt.Sprintf("%s: %s", package_, "many invoices were stored at one instant")
 	pack, err := s.exportPart(ctx, p, filter)
-	var budget *ksef.BudgetError
-	if !errors.Is(err, errFilter) && !errors.As(err, &budget) && s.doesWithoutExports(err) {
+	if !errors.Is(err, errFilter) && !overLimit(err) && s.doesWithoutExports(err) {
 		return taken{}, fmt.Errorf("invoices of %s: %w: %w", p.at, errNoPackage, err)
 	}
 	return pack, err

@@ -398,9 +398,8 @@ func (p *pass) fetch(ctx context.Context, rows []ksef.Metadata, known map[string
 	if len(absent) > singles && !is.refused {
 		byDate := func(a, b ksef.Metadata) int { return a.Stored.Compare(b.Stored) }
 		first, last := slices.MinFunc(absent, byDate).Stored, slices.MaxFunc(absent, byDate).Stored
-		var budget *ksef.BudgetError
 		_, _, err := p.export(ctx, first, last)
-		if err != nil && !errors.As(err, &budget) && !errors.Is(p.orNoList(ctx, err), errNoList) {
+		if err != nil && !overLimit(err) && !errors.Is(p.orNoList(ctx, err), errNoList) {
 			return err
 		}
 	}

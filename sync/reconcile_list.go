@@ -162,8 +162,7 @@ func (ls *lister) listByPackage(ctx context.Context, from, to ksef.Timestamp) (l
 		until = ls.Now().Add(patience)
 	}
 	listed, _, err := ls.fetchList(ctx, e, until)
-	var budget *ksef.BudgetError
-	if errors.Is(err, errPending) && !ls.until.IsZero() || errors.As(err, &budget) {
+	if errors.Is(err, errPending) && !ls.until.IsZero() || overLimit(err) {
 		ls.awaited = e
 		return listing{}, err
 	}
@@ -185,12 +184,10 @@ func (ls *lister) abandon(ctx context.Context, e db.Export) error {
 
 // orNoList makes errNoList of an error after which pages may still do.
 func (ls *lister) orNoList(ctx context.Context, err error) error {
-	var refused *ksef.Error
 	switch {
 	case err == nil || ctx.Err() != nil:
 		return err
-	case errors.Is(err, errExport), errors.Is(err, errPending),
-		errors.As(err, &refused) && refused.HTTPStatus == http.StatusBadRequest:
+	case errors.Is(err, errExport), errors.Is(err, errPending), answered(err, http.StatusBadRequest):
 		ls.noExports = ls.Now().Add(exportPause)
 		ls.Log.Warn("no package is to be had, reconciling by pages", "role", ls.role, "err", err)
 		return errNoList

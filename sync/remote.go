@@ -59,13 +59,7 @@ func (d *Direct) remote(ctx context.Context) (Remote, error) {
 		return d.m.remote, nil
 	}
 	d.asked = true
-	_, err := d.m.remote.RateLimits(ctx)
-	var refused *ksef.Error
-	var spent *ksef.BudgetError
-	if errors.As(err, &refused) && refused.HTTPStatus != 0 || errors.As(err, &spent) {
-		d.m.Log.Warn("limits in force are unknown, using the published ones", "err", err)
-		err = nil
-	}
+	_, err := d.m.askLimits(ctx)
 	return d.m.remote, err
 }
 

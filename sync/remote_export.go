@@ -132,11 +132,8 @@ func isInside(dir, other string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	relative, err := filepath.Rel(other, absolute)
-	if err != nil {
-		return false, nil // on another volume
-	}
-	return relative != ".." && !strings.HasPrefix(relative, ".."+string(filepath.Separator)), nil
+	inside, err := filepath.Rel(other, absolute)
+	return err == nil && filepath.IsLocal(inside), nil // an error: it is on another volume
 }
 
 func (x *export) run(ctx context.Context) error {

@@ -3,6 +3,7 @@ package sync
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -97,11 +98,7 @@ func ReadStatus(ctx context.Context, dir string, roles []string, now time.Time) 
 	if err != nil {
 		return Status{}, err
 	}
-	defer func() {
-		if closeErr := d.Close(); err == nil {
-			err = closeErr
-		}
-	}()
+	defer func() { err = errors.Join(err, d.Close()) }()
 	counts, err := d.Counts(ctx)
 	if err != nil {
 		return Status{}, err

@@ -3,6 +3,7 @@ package sync
 import (
 	"errors"
 	"net/http"
+	"slices"
 
 	"ksefmirror/internal/ksef"
 )
@@ -16,19 +17,25 @@ var ErrStuck = errors.New("this role stops here; the others go on")
 // this role or this request, a limit was reached, or this stream is stuck.
 // Anything else (no login, no network, a full disk) would meet them all.
 func onlyThisStream(err error) bool {
-	var refused *ksef.Error
+	return overLimit(err) || errors.Is(err, ErrStuck) || answered(err, http.StatusBadRequest, http.StatusForbidden)
+}
+
+// overLimit tells whether a limit was reached.
+func overLimit(err error) bool {
 	var budget *ksef.BudgetError
-	if errors.As(err, &budget) || errors.Is(err, ErrStuck) {
-		return true
-	}
-	return errors.As(err, &refused) && (refused.HTTPStatus == http.StatusBadRequest || refused.HTTPStatus == http.StatusForbidden)
+	return errors.As(err, &budget)
+}
+
+// answered tells whether KSeF refused a request with one of the HTTP statuses.
+func answered(err error, statuses ...int) bool {
+	var refused *ksef.Error
+	return errors.As(err, &refused) && slices.Contains(statuses, refused.HTTPStatus)
 }
 
 // limited tells whether err is nothing but KSeF's limits.
 func limited(err error) bool {
-	var budget *ksef.BudgetError
 	var several interface{ Unwrap() []error }
-	return errors.As(err, &budget) && !errors.As(err, &several)
+	return overLimit(err) && !errors.As(err, &several)
 }
 
 // Trouble is the kind of an error that only a person can mend; "" for any other.
@@ -58,8 +65,7 @@ func troubleOf(err error) Trouble {
 func fromKSeF(err error) bool {
 	var refused *ksef.Error
 	var login *ksef.LoginError
-	var budget *ksef.BudgetError
-	return errors.As(err, &refused) || errors.As(err, &login) || errors.As(err, &budget) || errors.Is(err, ErrStuck)
+	return errors.As(err, &refused) || errors.As(err, &login) || overLimit(err) || errors.Is(err, ErrStuck)
 }
 
 // refusedForGood tells whether KSeF's refusal concerns this one invoice: asking
