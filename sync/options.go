@@ -121,12 +121,8 @@ func (o *Options) mirrored(id string) db.Mirror {
 
 // sleep waits for d or until ctx ends, whose error it returns then.
 func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
-	}
+	waiting, end := context.WithTimeout(ctx, d)
+	defer end()
+	<-waiting.Done()
+	return ctx.Err()
 }
