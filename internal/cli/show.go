@@ -29,12 +29,7 @@ and asks nothing of KSeF. --json gives everything that was read of it, with amou
 exact decimals in strings; --xml its bytes as KSeF served them.`,
 		Example: `  ksefmirror show 5265877635-20261105-0100001AF629-88
   ksefmirror show acme 5265877635-20261105-0100001AF629-88 --xml > invoice.xml`,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) < 1 || len(args) > 2 {
-				return usageError(errors.New("want the KSeF number of one invoice, and before it perhaps the name of a mirror"))
-			}
-			return nil
-		},
+		Args: oneInvoice,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			number, err := ksef.ParseNumber(args[len(args)-1])
 			if err != nil {
