@@ -141,7 +141,9 @@ and its amounts and quantities have the other sign here. *metadata* are what KSe
 (` + "`InvoiceMetadata`" + ` of its API), *ksefmirror* is what the program itself finds; another
 source is a column, of the same view or of v_invoices where none is named. Amounts stand
 as stated: those of a correction are differences, and none is computed but for sums and
-what is called computed. Dates are ` + "`YYYY-MM-DD`" + `, moments ` + "`2026-11-22T02:54:00.0031610Z`" + `, so
+what is called computed. An amount beyond 9 000 000 000 000.00, of any currency, is
+read as not stated, and parse_error says so: two that are absurd would overflow SQLite's
+` + "`sum()`" + `, which fails then, and a view with it. Dates are ` + "`YYYY-MM-DD`" + `, moments ` + "`2026-11-22T02:54:00.0031610Z`" + `, so
 that the order of the text is the order in time. The unit ` + "`-`" + ` is that of what has none.
 `)
 	for _, name := range slices.Sorted(maps.Keys(views)) {

@@ -33,7 +33,7 @@ func (r Report) Err() error {
 
 // Cycle asks KSeF once for everything new, for every role that is due. The roles
 // take turns, a window each, so that one with a backlog takes of the hour's budget
-// what the others leave. It returns [ksef.BudgetError] in its error when the
+// what the others leave. Its error is one for which [Limited] gives a limit when the
 // limits cut it short: what was fetched is kept, and the next cycle goes on from
 // there. One stream's trouble does not keep the others from running, unless it
 // concerns them all. Then it reads again, for a while, what an older version of the
@@ -296,7 +296,7 @@ func (s *stream) record(ctx context.Context) error {
 	}
 	// That the limits allow no more is how a backlog goes, not an error; the
 	// watermark tells how far the stream is behind.
-	if s.report.Err != nil && !limited(s.report.Err) {
+	if s.report.Err != nil && Limited(s.report.Err) == nil {
 		run.Err, run.Trouble = s.report.Err.Error(), string(troubleOf(s.report.Err))
 	}
 	return s.db.RecordRun(ctx, run)

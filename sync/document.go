@@ -47,14 +47,15 @@ func counterparty(row *ksef.Metadata, role string) string {
 }
 
 // minor turns a JSON number into hundredths, exactly; not stated when it has
-// more than two decimals or is out of range. The digits stay in the metadata as sent.
+// more than two decimals or is beyond [parse.MaxAmount]. The digits stay in the metadata
+// as sent.
 func minor(number string) parse.Minor {
 	amount, ok := new(big.Rat).SetString(number)
 	if !ok {
 		return parse.Minor{}
 	}
 	amount.Mul(amount, big.NewRat(100, 1))
-	if !amount.IsInt() || !amount.Num().IsInt64() {
+	if !amount.IsInt() || amount.Num().CmpAbs(big.NewInt(parse.MaxAmount)) > 0 {
 		return parse.Minor{}
 	}
 	return parse.Minor{Value: amount.Num().Int64(), Stated: true}

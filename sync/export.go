@@ -155,6 +155,7 @@ func (s *stream) await(ctx context.Context, e db.Export, until time.Time) (*ksef
 		if err != nil {
 			return nil, err
 		}
+		s.showProgress(0) // KSeF answers: whoever waits is not stuck
 		switch status.Code {
 		case ksef.ExportDone:
 			if status.Package == nil {

@@ -54,8 +54,10 @@ type Options struct {
 	Receivers []string
 	// Remote makes the client whose requests are counted in the given log. nil
 	// serves commands that ask nothing of KSeF, such as verify.
-	Remote   func(ksef.RequestLog) Remote
-	Progress func(Progress) // nil, or called as invoices are listed and stored
+	Remote func(ksef.RequestLog) Remote
+	// Progress, if not nil, is called as invoices are listed and stored, and again and
+	// again while a package is waited for.
+	Progress func(Progress)
 	// Existing refuses to make a new mirror where there is none: one that was open
 	// before has not vanished for good.
 	Existing bool

@@ -97,7 +97,7 @@ func (m *Mirror) reconcile(ctx context.Context, r *Reconciliation) error {
 			continue
 		case p.err != nil && !fromKSeF(p.err):
 			return p.err // as well: what is wrong here concerns all
-		case !limited(p.err) && !p.owes:
+		case Limited(p.err) == nil && !p.owes:
 			if err := p.finish(ctx); err != nil {
 				return err
 			}
@@ -195,7 +195,7 @@ func (p *pass) reached() ksef.Timestamp { return ksef.Timestamp(p.row.Reached) }
 
 // unlessLater makes errLater of what a scheduled pass need not count as trouble.
 func (p *pass) unlessLater(err error) error {
-	if !p.until.IsZero() && (limited(err) || errors.Is(err, errPending)) {
+	if !p.until.IsZero() && (Limited(err) != nil || errors.Is(err, errPending)) {
 		return errLater
 	}
 	return err

@@ -124,7 +124,7 @@ func (ls *lister) listInstant(ctx context.Context, at ksef.Timestamp) (listing, 
 		page, err := ls.page(ctx, at, at, number)
 		// A scheduled pass does not begin an instant again and again that has more
 		// pages than an hour spares.
-		tooFar := number > 0 && !ls.until.IsZero() && limited(err)
+		tooFar := number > 0 && !ls.until.IsZero() && Limited(err) != nil
 		if err != nil && !badRequest(err) && !tooFar {
 			return listing{}, err
 		}

@@ -1,6 +1,7 @@
 package sync
 
 import (
+	"cmp"
 	"errors"
 	"net/http"
 	"slices"
@@ -32,10 +33,24 @@ func answered(err error, statuses ...int) bool {
 	return errors.As(err, &refused) && slices.Contains(statuses, refused.HTTPStatus)
 }
 
-// limited tells whether err is nothing but KSeF's limits.
-func limited(err error) bool {
+// Limited gives the limit that cut work short if err tells of nothing but KSeF's
+// limits, the first where several did; else nil. One role's limit does not hide that
+// another role has failed.
+func Limited(err error) *ksef.BudgetError {
 	var several interface{ Unwrap() []error }
-	return overLimit(err) && !errors.As(err, &several)
+	if !errors.As(err, &several) {
+		limit, _ := errors.AsType[*ksef.BudgetError](err)
+		return limit
+	}
+	var first *ksef.BudgetError
+	for _, each := range several.Unwrap() {
+		limit := Limited(each)
+		if limit == nil {
+			return nil
+		}
+		first = cmp.Or(first, limit)
+	}
+	return first
 }
 
 // Trouble is the kind of an error that only a person can mend; "" for any other.

@@ -196,12 +196,12 @@ func (c *command) printBudget(ctx context.Context, name string, d *ksefsync.Dire
 
 // spent turns the end of the budget into its exit code, with what to do.
 func (c *command) spent(name string, err error, advice string) error {
-	var budget *ksef.BudgetError
-	if !errors.As(err, &budget) {
+	limit := ksefsync.Limited(err)
+	if limit == nil {
 		return err
 	}
 	c.note("%s: KSeF's limits allow no more %s requests for now; it can go on from %s: %s",
-		name, budget.Group, budget.Until.Local().Format("2006-01-02 15:04:05"), advice)
+		name, limit.Group, limit.Until.Local().Format("2006-01-02 15:04:05"), advice)
 	return &coded{code: exitBudget}
 }
 
