@@ -212,7 +212,7 @@ func TestViewPlans(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", query, err)
 		}
-		byIndex, computed := false, map[string]bool{"CONSTANT": true, "v_month_totals": true, "v_counterparties": true} // of the rows that an index found
+		byIndex, byProcedure, computed := false, false, map[string]bool{"CONSTANT": true, "v_month_totals": true, "v_counterparties": true} // of the rows that an index found
 		for rows.Next() {
 			var id, parent, unused int
 			var step string
@@ -225,6 +225,7 @@ func TestViewPlans(t *testing.T) {
 				computed[words[1]] = true
 			case words[0] == "SEARCH" && (words[1] == "i" || words[1] == "l"):
 				byIndex = byIndex || words[1] == "i" && words[4] != "PRIMARY" || strings.Contains(step, "late_invoices_found")
+				byProcedure = byProcedure || strings.Contains(step, "COVERING INDEX invoice_lines_procedure")
 			case words[0] == "SEARCH":
 				// By the invoice, but for what some views find otherwise.
 				if !slices.ContainsFunc([]string{"(invoice_id=?", "(rowid=?)", "invoice_roles_not_seen", "invoices_issue_month", "(ksef_number=?)", "(seller_nip=? AND invoice_number=?)"}, func(by string) bool { return strings.Contains(step, by) }) {
@@ -241,6 +242,9 @@ func TestViewPlans(t *testing.T) {
 		}
 		if !byIndex {
 			t.Errorf("%s uses no index of invoices", query)
+		}
+		if !byProcedure && slices.Contains(views[strings.Fields(query)[3]].columns, "procedures") {
+			t.Errorf("%s looks at all lines for procedures", query)
 		}
 	}
 }
