@@ -31,12 +31,7 @@ it stands in the log, without the seller's NIP.`,
 		Example: `  ksefmirror show 5265877635-20261105-0100001AF629-88
   ksefmirror show acme 20261105-0100001AF629-88
   ksefmirror show acme 5265877635-20261105-0100001AF629-88 --xml > invoice.xml`,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) < 1 || len(args) > 2 {
-				return usageError(errors.New("want the KSeF number of one invoice, and before it perhaps the name of a mirror"))
-			}
-			return nil
-		},
+		Args: oneInvoice,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			number := args[len(args)-1]
 			short := shortNumber.FindStringSubmatch(number)
