@@ -71,7 +71,8 @@ func (d *daemon) untilMirrored(count int) {
 func TestFolderRenamedUnderTheDaemon(t *testing.T) {
 	long(t) // a failure is followed by a pause of half a minute
 	t.Parallel()
-	for _, folder := range []string{"acme", filepath.Join("acme", "invoices")} {
+	// status cannot know that there was a mirror.
+	for folder, status := range map[string]int{"acme": 1, filepath.Join("acme", "invoices"): 2} {
 		t.Run(filepath.Base(folder), func(t *testing.T) {
 			t.Parallel()
 			p := newRestless(t, ksefsim.Options{})
@@ -87,6 +88,7 @@ func TestFolderRenamedUnderTheDaemon(t *testing.T) {
 			if line := d.until("mirror is in trouble"); !strings.Contains(line, "mount") {
 				t.Errorf("it does not say what to do: %s", line)
 			}
+			p.want(status, []string{"mount"}, "status")
 			p.want(1, []string{"mount"}, "reconcile") // through the daemon, which opens the mirror for it
 			if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("something is begun in its place: %v", err)
