@@ -120,10 +120,23 @@ func configure() (err error) {
 		return err
 	}
 	defer s.Close()
-	const day = 24 * 60 * 60
 	delayed := windows.SERVICE_DELAYED_AUTO_START_INFO{IsDelayedAutoStartUp: 1}
 	return errors.Join(
 		windows.ChangeServiceConfig2(s.Handle, windows.SERVICE_CONFIG_DELAYED_AUTO_START_INFO, (*byte)(unsafe.Pointer(&delayed))), // #nosec G103 -- Windows takes any structure here
+		setRecovery(s),
+	)
+}
+
+// recovered is a Windows service that is told what follows its failures:
+// [mgr.Service].
+type recovered interface {
+	SetRecoveryActions(actions []mgr.RecoveryAction, resetAfterSeconds uint32) error
+	SetRecoveryActionsOnNonCrashFailures(also bool) error
+}
+
+func setRecovery(s recovered) error {
+	const day = 24 * 60 * 60
+	return errors.Join(
 		s.SetRecoveryActions([]mgr.RecoveryAction{
 			{Type: mgr.ServiceRestart, Delay: 10 * time.Second},
 			{Type: mgr.ServiceRestart, Delay: 30 * time.Second},
