@@ -105,9 +105,13 @@ func (p pair) keyPEM(t testing.TB) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
 }
 
-// put replaces a file of the place, for its owner only, as one step.
+// put replaces a file of the place, for its owner only, as one step. A configuration
+// that says nothing about the folder watcher gets what the environment says.
 func (p *place) put(name string, content []byte) {
 	p.t.Helper()
+	if name == "config.toml" && os.Getenv(unwatched) != "" && !regexp.MustCompile("(?m)^watch_folders").Match(content) {
+		content = append([]byte("watch_folders = false\n"), content...)
+	}
 	path := filepath.Join(p.dir, name)
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		p.t.Fatal(err)
@@ -156,6 +160,16 @@ func newSimulator(t *testing.T, o ksefsim.Options, before func(http.Handler) htt
 			t.Errorf("requests against the specification: %q", v)
 		}
 	})
+	return p
+}
+
+// newRestless is a place whose daemon begins a cycle every second.
+func newRestless(t *testing.T, o ksefsim.Options) *place {
+	t.Helper()
+	p := newSimulator(t, o, nil)
+	p.sim.AddToken(company, secretToken)
+	p.put("secrets/acme.token", []byte(secretToken))
+	p.put("config.toml", []byte(p.table("acme", company.Value, `token = "file:secrets/acme.token"`)))
 	return p
 }
 
@@ -305,6 +319,9 @@ func (p *place) daemon() *daemon {
 // for ever.
 func (d *daemon) until(texts ...string) string {
 	d.t.Helper()
+	// One that never says it is killed, so that the test ends with its log.
+	timer := time.AfterFunc(2*time.Minute, func() { _ = d.process.Process.Kill() })
+	defer timer.Stop()
 	for d.lines.Scan() {
 		line := d.lines.Text()
 		d.log.WriteString(line + "\n")

@@ -183,6 +183,12 @@ func TestReloadWithoutRestart(t *testing.T) {
 	p.want(1, []string{"no daemon", "restarted"}, "reload")
 	write(string(good))
 	d.until("read anew", "no mirror has changed")
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	d.until("the configuration file has a mistake", "no such file")
+	write(string(good))
+	d.until("read anew", "no mirror has changed")
 	log := d.stop()
 	if n := strings.Count(log, "no such key"); n != 1 {
 		t.Errorf("one mistake was logged %d times:\n%s", n, log)
@@ -201,10 +207,7 @@ func TestReloadWithoutRestart(t *testing.T) {
 func TestDatabaseLockedByAnotherProgram(t *testing.T) {
 	t.Parallel()
 	long(t)
-	p := newSimulator(t, ksefsim.Options{}, nil)
-	p.sim.AddToken(company, secretToken)
-	p.put("secrets/acme.token", []byte(secretToken))
-	p.put("config.toml", []byte(p.table("acme", company.Value, `token = "file:secrets/acme.token"`)))
+	p := newRestless(t, ksefsim.Options{})
 	p.generate(5)
 	d := p.daemon()
 	d.until("cycle done", `"authorized"`)
@@ -231,9 +234,7 @@ func TestDatabaseLockedByAnotherProgram(t *testing.T) {
 		t.Error(err)
 	}
 	d.until("the database is free again")
-	for mirrored := 0; mirrored < 8; _, mirrored = p.watermarks() {
-		d.until("cycle done")
-	}
+	d.untilMirrored(8)
 	if log := d.stop(); strings.Count(log, "ksefmirror started") != 1 || strings.Contains(log, "in trouble") {
 		t.Errorf("waiting was taken for trouble:\n%s", log)
 	}

@@ -22,6 +22,8 @@ import (
 	"testing"
 	"time"
 
+	"modernc.org/sqlite"
+
 	"ksefmirror/internal/ksef"
 	"ksefmirror/internal/ksefsim"
 	"ksefmirror/internal/ksefsim/contract"
@@ -44,8 +46,16 @@ func TestMain(m *testing.M) {
 	if err := flag.Set("test.parallel", "8"); err != nil {
 		panic(err)
 	}
+	// Some tests use SQLite as others do, and db wants to be the first.
+	if _, err := sqlite.OFDLocking(true); err != nil && !errors.Is(err, sqlite.ErrOFDLockingUnavailable) {
+		panic(err)
+	}
 	os.Exit(m.Run())
 }
+
+// unwatched, in the environment, has the daemons of the tests run with the folder
+// watcher switched off, so that the audits do alone what it only speeds up.
+const unwatched = "KSEFMIRROR_TEST_UNWATCHED"
 
 const secretToken = "20260101-EC-canary-in-the-token"
 
@@ -76,6 +86,7 @@ func newPlaceWith(t *testing.T, limits ksef.Limits) *place {
 	if code != 0 {
 		t.Fatalf("config init: exit %d\n%s", code, out)
 	}
+	p.put("config.toml", []byte(p.read("config.toml"))) // with the watcher off, if it is to be
 	return p
 }
 

@@ -156,6 +156,31 @@ func (d *Daemon) Keep(ctx context.Context, jobs []Job) Changes {
 // [Daemon.Keep] has ended.
 func (d *Daemon) Wait() { d.running.Wait() }
 
+// WatchClock says in the log that the wall clock was set or that the machine has
+// slept, within a minute after that, until ctx ends. Nothing but the log depends on
+// it.
+func (d *Daemon) WatchClock(ctx context.Context) {
+	now := d.Now
+	if now == nil {
+		now = time.Now
+	}
+	ticker := time.NewTicker(recheck)
+	defer ticker.Stop()
+	before := moment{time.Now(), now().Round(0)}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		at := moment{time.Now(), now().Round(0)}
+		if by := at.wall.Sub(before.wall) - at.steady.Sub(before.steady); by.Abs() >= recheck {
+			d.Log.Warn("the clock of this machine was set, or it slept; the mirrors go on, and the limits are kept", "by", by.Round(time.Second).String())
+		}
+		before = at
+	}
+}
+
 // Do does work by hand with a mirror, between two of its cycles and whatever the
 // hour, and returns its error when it is done. The work must be over soon after its
 // ctx ends, which it does with ctx and when the mirror is stopped. Work that is a

@@ -145,10 +145,18 @@ func (m *Mirror) streams(ctx context.Context) ([]*stream, error) {
 		return nil, err
 	}
 	streams = slices.DeleteFunc(streams, func(s *stream) bool {
-		return !m.EveryRole && (m.Now().Before(s.was.LastRunAt.Add(rest(s.was))) || s.restsByDay())
+		return !m.EveryRole && (m.within(s.was.LastRunAt, rest(s.was)) || s.restsByDay())
 	})
 	slices.SortStableFunc(streams, func(a, b *stream) int { return a.was.LastRunAt.Compare(b.was.LastRunAt) })
 	return streams, nil
+}
+
+// within tells whether less than d has passed since an instant. One that is yet to come
+// was noted before the clock was set back: nobody knows then, and nothing waits for the
+// time to come again.
+func (m *Mirror) within(since time.Time, d time.Duration) bool {
+	passed := m.Now().Sub(since)
+	return passed >= 0 && passed < d
 }
 
 // restsByDay tells whether the stream is asked for at night only, and has been this
@@ -263,11 +271,11 @@ func (s *stream) windowEnd(from ksef.Timestamp) ksef.Timestamp {
 func (s *stream) retryWaiting(ctx context.Context) error {
 	var due *db.Quarantined
 	for _, q := range s.waiting {
-		if due == nil || s.retryAt(q).Before(s.retryAt(*due)) {
+		if !s.within(q.LastTriedAt, s.retryPause(q)) && (due == nil || q.LastTriedAt.Before(due.LastTriedAt)) {
 			due = &q
 		}
 	}
-	if due == nil || s.Now().Before(s.retryAt(*due)) {
+	if due == nil {
 		return nil
 	}
 	// Noted first, so that one which KSeF no longer lists is not asked for again

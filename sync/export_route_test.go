@@ -267,7 +267,8 @@ func TestEmptyRolesRest(t *testing.T) {
 func TestNightRoles(t *testing.T) {
 	slow(t)
 	t.Parallel()
-	w := newWorld(t, ksefsim.Options{})
+	// Right after the night has begun a mark that lags would still be before it.
+	w := newWorld(t, ksefsim.Options{HWMLag: time.Millisecond})
 	w.options.Roles, w.options.NightRoles, w.options.EveryRole = []string{"seller", "buyer"}, []string{"buyer"}, false
 	w.add(ksefsim.Generate(ksefsim.GenerateOptions{Count: 40, Context: company, Seed: 1, From: start.Add(-2 * time.Hour), To: start.Add(-time.Hour)})...)
 	warsaw, err := time.LoadLocation("Europe/Warsaw")

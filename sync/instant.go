@@ -248,13 +248,13 @@ func (s *stream) setInstantAside(ctx context.Context, p *partition, problem stri
 // does.
 func instantName(at ksef.Timestamp) string { return "invoices stored at " + string(at) }
 
-// retryAt is when one in quarantine is due. What lies at an instant that waits
-// itself is listed with it.
-func (s *stream) retryAt(q db.Quarantined) time.Time {
+// retryPause is how long one in quarantine is left alone. What lies at an instant that
+// waits itself is listed with it.
+func (s *stream) retryPause(q db.Quarantined) time.Duration {
 	if _, waits := s.waiting[instantName(ksef.Timestamp(q.StoredAt))]; waits {
-		return q.LastTriedAt.Add(retryInstantAfter)
+		return retryInstantAfter
 	}
-	return q.LastTriedAt.Add(retryAfter)
+	return retryAfter
 }
 
 // storeWaiting lists one in quarantine again, by its number if it is one, for its

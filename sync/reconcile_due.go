@@ -80,7 +80,8 @@ func dueSpan(now, night, firstRun time.Time, past []db.Reconciliation) time.Dura
 		if each.Finished.IsZero() {
 			continue
 		}
-		if each.Err != "" && now.Sub(each.Finished) < reconcileRetry {
+		// One that is yet to end was noted before the clock was set back.
+		if ago := now.Sub(each.Finished); each.Err != "" && ago >= 0 && ago < reconcileRetry {
 			return 0
 		}
 		break

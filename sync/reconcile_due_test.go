@@ -35,6 +35,7 @@ func TestDueSpan(t *testing.T) {
 		"a person's that was cut short":      {long, 12 * time.Hour, []db.Reconciliation{{Span: 200 * oneDay, Started: night.Add(time.Hour)}, ended(month, 0, "")}, 0},
 		"failed just now":                    {long, time.Hour, []db.Reconciliation{ended(three, 0, "HTTP 503"), ended(month, 1, "")}, 0},
 		"failed some hours ago":              {long, 5 * time.Hour, []db.Reconciliation{ended(three, 0, "HTTP 503"), ended(month, 1, "")}, three},
+		"failed by a clock that was ahead":   {long, time.Hour, []db.Reconciliation{ended(three, -1, "HTTP 503"), ended(month, 1, "")}, three},
 		"the long one failed the day before": {long, time.Minute, []db.Reconciliation{ended(month, 1, "HTTP 503"), ended(three, 2, "")}, month},
 	} {
 		if got := dueSpan(night.Add(test.after), night, test.first, test.past); got != test.want {

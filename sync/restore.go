@@ -62,6 +62,11 @@ func Restore(ctx context.Context, o Options, backup string) (done Restored, err 
 	if err := os.RemoveAll(restoring); err != nil { // of a crash
 		return Restored{}, fmt.Errorf("restore: %w", err)
 	}
+	defer func() {
+		if err != nil {
+			_ = os.RemoveAll(restoring) // or the next Restore does, as after a crash
+		}
+	}()
 	want := m.mirrored(found.ID)
 	want.TakesOver = m.Now().Add(holdOff)
 	done = Restored{Invoices: invoices, From: want.TakesOver, NoTree: id == ""}

@@ -62,6 +62,12 @@ func (au *Auditor) auditNext(ctx context.Context, until time.Time) error {
 	over := a.Pass == 0 || !a.Finished.IsZero()
 	another := db.Audit{Pass: a.Pass + 1, Previous: a.Started, Started: au.now()}
 	switch {
+	case over && a.Started.After(au.now()):
+		// It was noted before the clock was set back. What was written since the one
+		// before it is read again, as nobody knows since when.
+		another.Previous = a.Previous
+		a = another
+		clear(au.healed)
 	case over && a.Started.Before(au.night()):
 		a = another
 		clear(au.healed)

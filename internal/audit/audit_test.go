@@ -118,6 +118,24 @@ func TestAuditHeals(t *testing.T) {
 	}
 }
 
+// An audit that was noted under a clock that was far ahead does not put off the next
+// until that time.
+func TestAuditAfterTheClockWasSetBack(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.store(30)
+	w.audit()
+	was := w.now
+	w.now = was.AddDate(1, 0, 0)
+	w.audit()
+	w.now = was.Add(time.Hour)
+	own, changed := someone(t, w)
+	w.audit()
+	w.nextDay()
+	w.audit()
+	mended(t, w, own, changed)
+}
+
 // The same, as soon as the watcher tells. The audit of the day is over by then.
 func TestWatcherHeals(t *testing.T) {
 	t.Parallel()

@@ -38,6 +38,9 @@ backup.dir set, the daemon does the same every night.`,
 				made, err := c.backUpOne(cmd, loaded, m, to)
 				if err != nil {
 					_, _ = fmt.Fprintf(c.stderr, "%s: %v\n", m.Name, err)
+					if hint := hintFor(err); hint != "" {
+						_, _ = fmt.Fprintln(c.stderr, "  "+hint)
+					}
 					failed = true
 					continue
 				}

@@ -111,6 +111,8 @@ func hintFor(err error) string {
 		return "A credential of the service (cred:) is taken by the auth commands, run as root, from the folder secrets beside the configuration, unless systemd-creds has encrypted it: then decrypt it there for as long as they run."
 	case errors.Is(err, tree.ErrNotMounted):
 		return "Mount the volume that holds the invoices folder, then try again. Nothing was written."
+	case errors.Is(err, context.Canceled):
+		return "It was told to stop. Nothing is lost; run it again."
 	}
 	return ""
 }

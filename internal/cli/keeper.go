@@ -39,7 +39,6 @@ type keeper struct {
 	level   *slog.LevelVar // of log
 	daemon  daemon.Daemon
 	pulse   service.Pulse
-	folders *tree.Watcher // of the mirrors; nil: they are not watched
 	metrics *health.Metrics
 	looks   health.Turns    // of the mirrors, to be looked at
 	turn    chan struct{}   // of the mirrors, to store a package
@@ -53,6 +52,7 @@ type keeper struct {
 	mu      sync.Mutex     // changed with reading held too
 	loaded  *config.Config // in force
 	refused string         // what is wrong with the file; "": it is in force
+	folders *tree.Watcher  // of the mirrors; nil as long as they were not to be watched, or cannot be
 }
 
 // keep keeps all mirrors until ctx ends.
@@ -76,15 +76,14 @@ func (c *command) keep(ctx context.Context, ready func(*slog.Logger, service.Hea
 		log.Warn("commands cannot speak to this daemon: sync and reconcile will find the mirrors locked", "err", err)
 	}
 	event.Log(log, event.Started, "version", buildVersion(), "mirrors", len(loaded.Mirrors))
-	folders, err := tree.NewWatcher(watchQuiet, log)
-	if err != nil {
-		log.Warn("folders cannot be watched; what is changed in them is found within a day", "err", err)
-	} else {
-		defer func() { _ = folders.Close() }() // nothing is lost with it
-	}
 	k := &keeper{path: path, log: log, level: level, daemon: daemon.Daemon{Log: log},
-		folders: folders, metrics: health.NewMetrics(buildVersion()), looks: health.NewTurns(), turn: make(chan struct{}, 1),
+		metrics: health.NewMetrics(buildVersion()), looks: health.NewTurns(), turn: make(chan struct{}, 1),
 		ctx: ctx, loaded: loaded, seen: seen}
+	defer func() {
+		if k.folders != nil {
+			_ = k.folders.Close() // nothing is lost with it
+		}
+	}()
 	k.warn(nil)
 	k.daemon.Keep(ctx, k.jobs())
 
@@ -96,6 +95,7 @@ func (c *command) keep(ctx context.Context, ready func(*slog.Logger, service.Hea
 	signal.Notify(hup, syscall.SIGHUP) // before anybody is told that it is ready for one
 	defer signal.Stop(hup)
 	beside.Go(func() { k.watch(ctx, hup) })
+	beside.Go(func() { k.daemon.WatchClock(ctx) })
 	if loaded.Metrics != "" {
 		beside.Go(func() { k.metrics.Serve(ctx, loaded.Metrics, log) })
 	}
@@ -222,8 +222,25 @@ func (k *keeper) warn(before config.Problems) {
 	}
 }
 
+// watchFolders gives what watches the folders of the mirrors; nil: nothing does.
+func (k *keeper) watchFolders() *tree.Watcher {
+	if !k.loaded.WatchFolders {
+		return nil
+	}
+	if k.folders == nil {
+		folders, err := tree.NewWatcher(watchQuiet, k.log)
+		if err != nil {
+			k.log.Warn("folders cannot be watched; what is changed in them is found within a day", "err", err)
+			return nil
+		}
+		k.folders = folders
+	}
+	return k.folders
+}
+
 func (k *keeper) jobs() []daemon.Job {
 	var jobs []daemon.Job
+	folders := k.watchFolders()
 	for _, m := range k.loaded.Mirrors {
 		var quiet func(time.Time) bool
 		if m.QuietHours != (config.Hours{}) {
@@ -231,11 +248,12 @@ func (k *keeper) jobs() []daemon.Job {
 		}
 		watcher := k.watcher(m)
 		jobs = append(jobs, daemon.Job{
-			Name: m.Name, Interval: m.Interval, Quiet: quiet, Open: k.opener(k.loaded.Backup, m, watcher), Beside: watcher.Run,
+			Name: m.Name, Interval: m.Interval, Quiet: quiet, Open: k.opener(k.loaded.Backup, m, watcher, folders), Beside: watcher.Run,
 			Settings: struct {
 				config.Mirror
 				config.Backup
-			}{m, k.loaded.Backup},
+				watched bool
+			}{m, k.loaded.Backup, k.loaded.WatchFolders},
 			Beat: func(due time.Time, failures int) { k.pulse.Beat(m.Name, due, failures) },
 			Ended: func() {
 				k.pulse.Forget(m.Name)
@@ -264,7 +282,7 @@ func (k *keeper) watcher(m config.Mirror) *health.Watcher {
 	return health.NewWatcher(looked, k.metrics, k.looks, pingURL, k.log.With("mirror", m.Name))
 }
 
-func (k *keeper) opener(backup config.Backup, m config.Mirror, watcher *health.Watcher) func(context.Context) (daemon.Mirror, error) {
+func (k *keeper) opener(backup config.Backup, m config.Mirror, watcher *health.Watcher, folders *tree.Watcher) func(context.Context) (daemon.Mirror, error) {
 	log := k.log.With("mirror", m.Name)
 	count := func(client *ksef.Client) {
 		client.Requested = func(operation string, status int) { k.metrics.Requested(m.Name, operation, status) }
@@ -278,7 +296,7 @@ func (k *keeper) opener(backup config.Backup, m config.Mirror, watcher *health.W
 			return nil, err
 		}
 		o.Progress = func(ksefsync.Progress) { k.pulse.Moved(m.Name, time.Now().Add(daemon.MaxSilence)) }
-		o.Turn, o.Watcher, o.BackUpTo, o.BackUpKeep = k.turn, k.folders, backup.Dir, backup.Keep
+		o.Turn, o.Watcher, o.BackUpTo, o.BackUpKeep = k.turn, folders, backup.Dir, backup.Keep
 		_, o.Existing = k.opened.Load(m.Dir)
 		return ksefsync.Open(ctx, o)
 	}

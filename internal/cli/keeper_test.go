@@ -33,7 +33,7 @@ func TestReceiversOutliveWhatOpenedTheMirror(t *testing.T) {
 	}
 	k := &keeper{log: slog.New(slog.DiscardHandler), ctx: t.Context(), loaded: &config.Config{}}
 	ctx, end := context.WithCancel(t.Context())
-	opened, err := k.opener(config.Backup{}, m, k.watcher(m))(ctx)
+	opened, err := k.opener(config.Backup{}, m, k.watcher(m), nil)(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +70,7 @@ func TestChangedMirrorIsNotMadeAnew(t *testing.T) {
 		Layout: "{date}", Roles: []string{"buyer"},
 	}
 	k := &keeper{log: slog.New(slog.DiscardHandler), ctx: t.Context(), loaded: &config.Config{}}
-	opened, err := k.opener(config.Backup{}, m, k.watcher(m))(t.Context())
+	opened, err := k.opener(config.Backup{}, m, k.watcher(m), nil)(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +81,7 @@ func TestChangedMirrorIsNotMadeAnew(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.Interval = time.Hour
-	if opened, err := k.opener(config.Backup{}, m, k.watcher(m))(t.Context()); err == nil {
+	if opened, err := k.opener(config.Backup{}, m, k.watcher(m), nil)(t.Context()); err == nil {
 		t.Error("it was made anew")
 		_ = opened.Close()
 	}
@@ -101,7 +101,7 @@ func TestPings(t *testing.T) {
 	}
 	k := &keeper{log: slog.New(slog.DiscardHandler), ctx: t.Context(), loaded: &config.Config{}, looks: health.NewTurns()}
 	watcher := k.watcher(m)
-	opened, err := k.opener(config.Backup{}, m, watcher)(t.Context())
+	opened, err := k.opener(config.Backup{}, m, watcher, nil)(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

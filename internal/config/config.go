@@ -32,7 +32,10 @@ type Config struct {
 	// Metrics is the host and port at which Prometheus is told how the mirrors are;
 	// "" tells nobody. It is on this machine unless the file says otherwise.
 	Metrics string
-	Log     Log
+	// WatchFolders has changes in the invoices folders noticed at once, where the
+	// system tells of them; else they are found by the daily audits alone.
+	WatchFolders bool
+	Log          Log
 	// Mail is how mails are sent; nil: none are.
 	Mail   *Mail
 	Backup Backup
@@ -205,7 +208,7 @@ func (c *Config) References() []Reference {
 // Default gives the configuration of a file without any key. It has no mirror,
 // so it is not yet valid.
 func Default() Config {
-	return Config{DataDir: "data", Log: Log{Level: slog.LevelInfo, Format: "auto"}, Backup: Backup{Keep: 7}}
+	return Config{DataDir: "data", WatchFolders: true, Log: Log{Level: slog.LevelInfo, Format: "auto"}, Backup: Backup{Keep: 7}}
 }
 
 // DefaultMirror gives the values of the keys that a mirror may leave out. Name,

@@ -26,6 +26,7 @@ type (
 		DataDir       any                    `toml:"data_dir"`
 		Metrics       any                    `toml:"metrics"`
 		MetricsBeyond any                    `toml:"metrics_beyond_this_machine"`
+		WatchFolders  any                    `toml:"watch_folders"`
 		Log           logTable               `toml:"log"`
 		Mail          *mailTable             `toml:"mail"`
 		Backup        backupTable            `toml:"backup"`
@@ -180,6 +181,19 @@ func (c *checker) oneOf(key toml.Key, value any, fallback string, known []string
 	return text
 }
 
+// yesOrNo gives value as a truth value, fallback when it is nil, and reports
+// anything else.
+func (c *checker) yesOrNo(key toml.Key, value any, fallback bool) bool {
+	if value == nil {
+		return fallback
+	}
+	yes, ok := value.(bool)
+	if !ok {
+		c.report(key, value, "want true or false, without quotation marks")
+	}
+	return yes
+}
+
 func (c *checker) config(file fileTable) *Config {
 	config := Default()
 	if dir, ok := c.text(toml.Key{"data_dir"}, file.DataDir, config.DataDir); ok {
@@ -190,6 +204,7 @@ func (c *checker) config(file fileTable) *Config {
 	}
 
 	config.Metrics = c.metrics(file.Metrics, file.MetricsBeyond)
+	config.WatchFolders = c.yesOrNo(toml.Key{"watch_folders"}, file.WatchFolders, config.WatchFolders)
 
 	level := c.oneOf(toml.Key{"log", "level"}, file.Log.Level, strings.ToLower(config.Log.Level.String()),
 		[]string{"debug", "info", "warn", "error"})
@@ -247,10 +262,7 @@ func (c *checker) config(file fileTable) *Config {
 
 // metrics gives the address at which metrics are served; "" for none.
 func (c *checker) metrics(value, beyond any) string {
-	open, ok := beyond.(bool)
-	if beyond != nil && !ok {
-		c.report(toml.Key{"metrics_beyond_this_machine"}, beyond, "want true or false")
-	}
+	open := c.yesOrNo(toml.Key{"metrics_beyond_this_machine"}, beyond, false)
 	address, ok := c.text(toml.Key{"metrics"}, value, "")
 	if !ok || address == "" {
 		return ""

@@ -14,6 +14,7 @@ import (
 
 // good is a file with every key set to something other than its default.
 const good = `data_dir = "copies"
+watch_folders = false
 [log]
 level = "warn"
 format = "json"
@@ -147,6 +148,7 @@ func TestDecodeProblems(t *testing.T) {
 		{"metrics without a port", `data_dir =`, "metrics = \"127.0.0.1\"\ndata_dir =", "metrics", "127.0.0.1", "an address and a port"},
 		{"metrics on any port", `data_dir =`, "metrics = \"127.0.0.1:0\"\ndata_dir =", "metrics", "127.0.0.1:0", "an address and a port"},
 		{"metrics beyond is text", `data_dir =`, "metrics_beyond_this_machine = \"yes\"\ndata_dir =", "metrics_beyond_this_machine", "yes", "true or false"},
+		{"watch_folders is text", `watch_folders = false`, `watch_folders = "false"`, "watch_folders", "false", "true or false, without quotation marks"},
 		{"ping address itself", `layout = "{date}"`, "ping_url = \"https://hc-ping.com/a\"", "mirror.acme.ping_url", redacted, "where the address is kept"},
 		{"ping is a list", `layout = "{date}"`, "ping_url = [\"file:a\"]", "mirror.acme.ping_url", redacted, "where the address is kept"},
 		{"level", `"warn"`, `"loud"`, "log.level", "loud", "debug, info, warn or error"},
@@ -157,7 +159,7 @@ func TestDecodeProblems(t *testing.T) {
 		{"misspelt key", `interval =`, `intervall =`, "mirror.acme.intervall", redacted, "did you mean interval?"},
 		{"misspelt table", "[log]\nlevel = \"warn\"\nformat = \"json\"", "[logs]\nlevel = 1\nformat = 2", "logs", redacted, "did you mean log?"},
 		{"capitals", `interval =`, `Interval =`, "mirror.acme.Interval", redacted, "did you mean interval?"},
-		{"unknown key", `data_dir = "copies"`, `colour = "blue"`, "colour", redacted, "want one of data_dir, metrics, metrics_beyond_this_machine, log, mail, backup, mirror"},
+		{"unknown key", `data_dir = "copies"`, `colour = "blue"`, "colour", redacted, "want one of data_dir, metrics, metrics_beyond_this_machine, watch_folders, log, mail, backup, mirror"},
 		{"key in the wrong table", `data_dir =`, `interval = "1h"` + "\ndata_dir =", "interval", redacted, "belongs in [mirror.NAME]"},
 		{"top key in a table", "[log]\n", "[log]\ndata_dir = \"x\"\n", "log.data_dir", redacted, "at the top of the file"},
 

@@ -214,7 +214,9 @@ func (s *Sender) tellBatch(ctx context.Context, r Receiver, force bool, until ti
 		return false, err
 	}
 	now := s.now()
-	if state.Failures > 0 && !force && (state.NextAttempt.IsZero() || now.Before(state.NextAttempt)) {
+	// An attempt that is further away than any pause was noted before the clock was set
+	// back: it is due.
+	if pause := state.NextAttempt.Sub(now); state.Failures > 0 && !force && (state.NextAttempt.IsZero() || pause > 0 && pause <= backoff(state.Failures)) {
 		result.next = state.NextAttempt
 		return false, nil
 	}

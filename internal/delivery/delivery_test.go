@@ -225,6 +225,30 @@ func TestFailureIsRetried(t *testing.T) {
 	}
 }
 
+// The clock is set back after a failure: the receiver does not wait for the time to
+// come again.
+func TestRetriedAfterTheClockWasSetBack(t *testing.T) {
+	for _, back := range []time.Duration{time.Hour, 24 * time.Hour} {
+		s := newStore(t, "a")
+		store(t, s, 1, 2)
+		at := newClock()
+		a := &told{name: "a", limit: 10, answer: func(_ context.Context, n int) error {
+			if n == 0 {
+				return errors.New("not now")
+			}
+			return nil
+		}}
+		sender := New(s, testSource, []Receiver{a}, discard(), at.Now)
+		if result := sender.tell(t.Context(), a, false, time.Time{}); result.Err == nil {
+			t.Fatal("it did not fail")
+		}
+		at.advance(firstBackoff - back)
+		if result := sender.tell(t.Context(), a, false, time.Time{}); result.Err != nil || result.Delivered != 2 {
+			t.Errorf("set back by %s: %+v", back, result)
+		}
+	}
+}
+
 // A receiver that wants no more is left alone until the next start, and has lost
 // nothing then.
 func TestGone(t *testing.T) {

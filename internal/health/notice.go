@@ -122,7 +122,7 @@ func (f found) notices(m config.Mirror, now time.Time) []Notice {
 	}
 	switch {
 	case errors.Is(f.statusErr, fs.ErrNotExist):
-		add(NeverRun, Look, "", "", "it has never run: start it with ksefmirror sync %s, or start the service", m.Name)
+		add(NeverRun, Look, "", "", "it has never run: start it with ksefmirror sync %s, or start the service; or, if it has, its folder %s has gone: mount its volume, or move it back", m.Name, m.Dir)
 	case f.statusErr != nil:
 		add(Unreadable, Act, "", "", "%v", f.statusErr)
 	default:

@@ -123,11 +123,11 @@ func (e *BudgetError) Error() string {
 // wall clock and a reboot need no care.
 type Limiter struct {
 	Now     func() time.Time                           // nil: time.Now
+	Wall    func() time.Time                           // this machine's wall clock; nil: Now without its monotonic part
 	Sleep   func(context.Context, time.Duration) error // nil: real
 	MaxWait time.Duration                              // a longer wait becomes a BudgetError; 0: 70 s
 
-	log  RequestLog
-	wall func() time.Time // Now without its monotonic part; tests set it apart
+	log RequestLog
 
 	mu       sync.Mutex
 	limits   Limits
@@ -587,8 +587,8 @@ func (l *Limiter) now() time.Time {
 
 // wallNow is this machine's wall clock alone, which Round(0) leaves.
 func (l *Limiter) wallNow() time.Time {
-	if l.wall != nil {
-		return l.wall()
+	if l.Wall != nil {
+		return l.Wall()
 	}
 	return l.now().Round(0)
 }

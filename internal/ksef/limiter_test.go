@@ -245,7 +245,7 @@ func (p *process) start() {
 	p.epoch = time.Date(1990+p.random.IntN(100), 1, 1, 0, 0, 0, 0, time.UTC) // a wrong wall clock does not matter
 	p.limiter = NewLimiter(p.log(), p.server.limits)
 	p.limiter.Now = p.local
-	p.limiter.wall = func() time.Time { return p.local().Add(p.slept - p.awake + p.wallJump) }
+	p.limiter.Wall = func() time.Time { return p.local().Add(p.slept - p.awake + p.wallJump) }
 	p.anchor()
 	for group, workers := range map[Group]int{GroupMetadata: 2, GroupDownload: 4} {
 		for range workers {
@@ -801,7 +801,7 @@ func TestLimiterFresh(t *testing.T) {
 			c := newClock()
 			l := newTestLimiter(t, c, newMemoryLog())
 			wall := c.Now().Add(tt.wall)
-			l.wall = func() time.Time { return wall }
+			l.Wall = func() time.Time { return wall }
 			c.advance(tt.monotonic)
 			if got := l.fresh(); got != tt.want {
 				t.Errorf("got %t, want %t", got, tt.want)
