@@ -108,9 +108,11 @@ func (l *loop) run(ctx context.Context) {
 		started := time.Now()
 		if o == nil {
 			due = l.in(l.scheduled(ctx, started))
+			l.rest()
 			continue
 		}
 		err = l.byHand(ctx, *o)
+		l.rest()
 		if o.cycle && ctx.Err() == nil && o.ctx.Err() == nil {
 			due = l.in(l.next(started, err))
 		}
@@ -160,6 +162,7 @@ func (l *loop) wait(ctx context.Context, due moment) (*order, error) {
 				l.log.Warn("what was changed in the folder could not be looked at", "err", err)
 				l.close() // the next cycle looks at it afresh, and tells what it finds
 			}
+			l.rest()
 		}
 	}
 }
@@ -364,6 +367,13 @@ func (l *loop) logReport(report ksefsync.Report) {
 func (l *loop) beat(d time.Duration) {
 	if l.Beat != nil {
 		l.Beat(time.Now().Add(d), l.failures)
+	}
+}
+
+// rest has the mirror give back what it need not hold until its next turn.
+func (l *loop) rest() {
+	if l.mirror != nil {
+		l.mirror.Rest()
 	}
 }
 

@@ -311,6 +311,10 @@ func DatabasePath(dir string) string { return filepath.Join(dir, "database", "in
 // Database is the mirror's database. It is closed with the mirror.
 func (m *Mirror) Database() *db.DB { return m.db }
 
+// Rest gives back memory and descriptors until the mirror has something to do again:
+// see [db.DB.Rest]. It is for a process that keeps many mirrors open.
+func (m *Mirror) Rest() { m.db.Rest() }
+
 // InvoicesDir is where the folder tree of the mirror in dir is.
 func InvoicesDir(dir string) string { return filepath.Join(dir, "invoices") }
 
