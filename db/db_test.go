@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -266,6 +267,9 @@ func TestOpenReadOnly(t *testing.T) {
 	if xml, err := reader.Document(t.Context(), testNumber(0)); err != nil || hashOf(xml) != testInvoice(0).Hash {
 		t.Errorf("document: %v", err)
 	}
+	if n := reader.read.Stats().OpenConnections; n != 1 {
+		t.Errorf("%d connections, to ask one thing after another", n)
+	}
 	_, startErr := reader.StartRequest(t.Context(), "query", 0, nil, nil)
 	for name, err := range map[string]error{
 		"Commit":       reader.Commit(t.Context(), Batch{Role: "seller", Watermark: "w"}),
@@ -280,6 +284,39 @@ func TestOpenReadOnly(t *testing.T) {
 	}
 	if _, err := reader.read.Exec("DELETE FROM invoices"); err == nil || !strings.Contains(err.Error(), "readonly") {
 		t.Errorf("SQLite itself lets a reader write: %v", err)
+	}
+}
+
+// Queries are prepared by whoever asks them first, which several may do at once, and
+// one who gives up leaves them as they were.
+func TestQueriesAskedAtOnce(t *testing.T) {
+	writer := newTest(t)
+	commit(t, writer, Batch{Role: "seller", Watermark: "2026-11-05T10:00:00+00:00", Invoices: testInvoices(0, 5)})
+	for range 20 {
+		d, err := OpenReadOnly(t.Context(), writer.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		gone, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := d.Streams(gone); !errors.Is(err, context.Canceled) {
+			t.Errorf("asked by one who has gone: %v", err)
+		}
+		var asking sync.WaitGroup
+		for range 8 {
+			asking.Go(func() {
+				if streams, err := d.Streams(t.Context()); err != nil || len(streams) != 1 {
+					t.Errorf("%d streams, %v", len(streams), err)
+				}
+				if newest, err := d.NewestID(t.Context()); err != nil || newest != 5 {
+					t.Errorf("newest %d, %v", newest, err)
+				}
+			})
+		}
+		asking.Wait()
+		if err := d.Close(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
