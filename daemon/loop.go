@@ -24,7 +24,8 @@ const (
 	jitter = 10
 	// settle is added to the instant at which the limits allow the next request.
 	settle = time.Second
-	// recheck is how often a loop that waits looks at the wall clock.
+	// recheck is how often a loop that waits looks at the wall clock: at the beginning
+	// of each minute, so that hundreds of them wake the process once.
 	recheck = time.Minute
 	// horizon is how far ahead the quiet hours are looked for.
 	horizon = 48 * time.Hour
@@ -146,7 +147,8 @@ func (l *loop) wait(ctx context.Context, due moment) (*order, error) {
 		if left <= 0 && ctx.Err() == nil {
 			return nil, nil
 		}
-		timer.Reset(min(left, recheck))
+		now := time.Now()
+		timer.Reset(min(left, now.Truncate(recheck).Add(recheck).Sub(now)))
 		var changed <-chan struct{}
 		if l.mirror != nil {
 			changed = l.mirror.Changed()
