@@ -287,34 +287,41 @@ func TestOpenReadOnly(t *testing.T) {
 	}
 }
 
-// Queries are prepared by whoever asks them first, which several may do at once, and
-// one who gives up leaves them as they were.
+// Queries are prepared by whoever asks them first, which several may do at once, also
+// while something is stored. One who gives up leaves everything as it was.
 func TestQueriesAskedAtOnce(t *testing.T) {
-	writer := newTest(t)
-	commit(t, writer, Batch{Role: "seller", Watermark: "2026-11-05T10:00:00+00:00", Invoices: testInvoices(0, 5)})
-	for range 5 {
-		d, err := OpenReadOnly(t.Context(), writer.path)
+	d := newTest(t)
+	for n := range 5 {
+		gone, cancel := context.WithCancel(t.Context())
+		cancel()
+		reader, err := OpenReadOnly(t.Context(), d.path)
 		if err != nil {
 			t.Fatal(err)
 		}
-		gone, cancel := context.WithCancel(t.Context())
-		cancel()
-		if _, err := d.Streams(gone); !errors.Is(err, context.Canceled) {
-			t.Errorf("asked by one who has gone: %v", err)
+		var working sync.WaitGroup
+		for _, asked := range []*DB{d, reader} {
+			if _, err := asked.Streams(gone); !errors.Is(err, context.Canceled) {
+				t.Errorf("asked by one who has gone: %v", err)
+			}
+			for range 4 {
+				working.Go(func() {
+					if _, err := asked.Streams(t.Context()); err != nil {
+						t.Error(err)
+					}
+					if newest, err := asked.NewestID(t.Context()); err != nil || newest < int64(n) {
+						t.Errorf("newest %d of %d, %v", newest, n, err)
+					}
+				})
+			}
 		}
-		var asking sync.WaitGroup
-		for range 8 {
-			asking.Go(func() {
-				if streams, err := d.Streams(t.Context()); err != nil || len(streams) != 1 {
-					t.Errorf("%d streams, %v", len(streams), err)
-				}
-				if newest, err := d.NewestID(t.Context()); err != nil || newest != 5 {
-					t.Errorf("newest %d, %v", newest, err)
-				}
-			})
-		}
-		asking.Wait()
-		if err := d.Close(); err != nil {
+		working.Go(func() {
+			if err := d.Commit(t.Context(), Batch{Role: "seller", Watermark: "2026-11-05T10:00:00+00:00", Invoices: testInvoices(n, n+1)}); err != nil {
+				t.Error(err)
+			}
+		})
+		working.Wait()
+		d.Rest()
+		if err := reader.Close(); err != nil {
 			t.Fatal(err)
 		}
 	}
