@@ -193,6 +193,13 @@ func TestExitCodes(t *testing.T) {
 	}
 	p.want(1, []string{"allows no invoiceMetadata requests before"}, "status")
 
+	// That some roles are limited does not hide that another has failed.
+	p = newPlace(t)
+	p.generate(10)
+	p.sim.Fault(ksefsim.Forbidden("/invoices/query/metadata", 1, "missing-permissions"))
+	p.sim.Fault(ksefsim.TooMany("/invoices/query/metadata", 0, "2680"))
+	p.want(1, []string{"missing-permissions"}, "sync")
+
 	p = newPlace(t)
 	p.generate(10)
 	victim := p.sim.Listed(company, ksef.Seller)[0]

@@ -25,6 +25,7 @@ type mirror struct {
 
 	audit   func(n int) error // nil: nothing is wrong
 	changed chan struct{}     // nil: nobody changes anything
+	gone    time.Duration     // how long it takes to mend what has gone, from the first Heal on
 
 	mu     sync.Mutex
 	audits []time.Time // until, of each call of AuditDue
@@ -62,11 +63,14 @@ func (m *mirror) ReconcileDue(_ context.Context, until time.Time) (ksefsync.Reco
 	return m.reconcile(len(m.until) - 1)
 }
 
-func (m *mirror) AuditDue(_ context.Context, until time.Time) error {
+func (m *mirror) AuditDue(ctx context.Context, until time.Time) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.awake = true
 	m.audits = append(m.audits, until)
+	if len(m.healed) > 0 {
+		m.mend(ctx, until)
+	}
 	if m.audit == nil {
 		return nil
 	}
@@ -83,12 +87,23 @@ func (m *mirror) BackUpDue(context.Context) error {
 
 func (m *mirror) Changed() <-chan struct{} { return m.changed }
 
-func (m *mirror) Heal(context.Context, time.Time) error {
+func (m *mirror) Heal(ctx context.Context, until time.Time) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.awake = true
 	m.healed = append(m.healed, time.Now())
+	m.mend(ctx, until)
 	return nil
+}
+
+// mend takes its time, until then at most.
+func (m *mirror) mend(ctx context.Context, until time.Time) {
+	d := min(m.gone, time.Until(until))
+	m.gone -= d
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+	}
 }
 
 func (m *mirror) Close() error {
@@ -243,6 +258,40 @@ func TestBudgetIsWaitedFor(t *testing.T) {
 			t.Errorf("it waited %s of 100 minutes", pause)
 		}
 	})
+}
+
+// That the limits keep one role from more does not hide that another has failed: it is
+// tried again soon, it counts, and this machine's part in it is looked at afresh.
+func TestFailureBesideLimits(t *testing.T) {
+	for name, test := range map[string]struct {
+		err    error
+		opened int
+	}{
+		"KSeF's": {&ksef.Error{Op: "query metadata", HTTPStatus: 403}, 1},
+		"ours":   {errors.New("disk full"), 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := &mirror{answer: func(n int) error {
+					limit := fmt.Errorf("seller: %w", &ksef.BudgetError{Group: ksef.GroupExport, Until: time.Now().Add(2 * time.Hour)})
+					switch n {
+					case 0:
+						return errors.Join(limit, fmt.Errorf("buyer: %w", test.err))
+					case 1:
+						return errors.Join(limit, fmt.Errorf("buyer: %w", &ksef.BudgetError{Group: ksef.GroupMetadata, Until: time.Now().Add(time.Hour)}))
+					}
+					return nil
+				}}
+				log := keep(t, time.Hour, map[string]*mirror{"a": m})
+				if len(m.began) != 2 || m.began[1].Sub(m.began[0]) > time.Minute {
+					t.Errorf("cycles at %v: want one soon after the failure, and then none while all roles wait for the limits", m.began)
+				}
+				if m.opened != test.opened || strings.Count(log, "mirror is in trouble") != 1 || strings.Count(log, "mirror recovered") != 1 {
+					t.Errorf("opened %d times:\n%s", m.opened, log)
+				}
+			})
+		})
+	}
 }
 
 // Trouble of this machine closes the mirror, so that what was mended is noticed.
@@ -416,4 +465,43 @@ func TestHealsBetweenCycles(t *testing.T) {
 			t.Errorf("cycles at %v", m.began)
 		}
 	})
+}
+
+// While a folder that has gone is mended, work by hand waits seconds only. What is left
+// is mended with the next cycle, and without such work all is at once.
+func TestWorkByHandWhileHealing(t *testing.T) {
+	for name, test := range map[string]struct {
+		order bool
+		left  time.Duration
+	}{"order": {true, 4*time.Minute + 30*time.Second}, "none": {false, 0}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := &mirror{answer: func(int) error { return nil }, changed: make(chan struct{}, 1), gone: 5 * time.Minute}
+				d := &daemon.Daemon{Log: slog.New(slog.DiscardHandler)}
+				ctx, cancel := context.WithCancel(t.Context())
+				d.Keep(ctx, []daemon.Job{{Name: "a", Interval: 15 * time.Minute, Open: m.open}})
+				synctest.Wait()
+				m.changed <- struct{}{}
+				<-time.After(25 * time.Second)
+				began := time.Now()
+				if test.order {
+					if err := d.Do(ctx, "a", false, func(context.Context, daemon.Mirror) error { return nil }); err != nil || time.Since(began) > 10*time.Second {
+						t.Errorf("it waited %s: %v", time.Since(began), err)
+					}
+				}
+				<-time.After(8 * time.Minute)
+				m.mu.Lock()
+				if m.gone != test.left {
+					t.Errorf("%s were left before the next cycle, want %s", m.gone, test.left)
+				}
+				m.mu.Unlock()
+				<-time.After(20 * time.Minute)
+				cancel()
+				d.Wait()
+				if m.gone != 0 || len(m.healed) != 1 {
+					t.Errorf("%s are left after it; told %d times", m.gone, len(m.healed))
+				}
+			})
+		})
+	}
 }

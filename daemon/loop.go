@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -36,6 +37,8 @@ const (
 	// auditMost is how long the files are looked at at a stretch, whatever the
 	// interval: that gives no sign of life.
 	auditMost = 15 * time.Minute
+	// healStretch is how long the folder is mended at a stretch, while orders wait.
+	healStretch = 10 * time.Second
 	// grace is by how much a loop may oversleep.
 	grace = 5 * time.Minute
 )
@@ -160,11 +163,32 @@ func (l *loop) wait(ctx context.Context, due moment) (*order, error) {
 			return &o, nil
 		case <-timer.C:
 		case <-changed:
-			if err := l.mirror.Heal(ctx, time.Now().Add(left)); err != nil && ctx.Err() == nil {
-				l.log.Warn("what was changed in the folder could not be looked at", "err", err)
-				l.close() // the next cycle looks at it afresh, and tells what it finds
+			if o := l.heal(ctx, due); o != nil {
+				return o, nil
 			}
 			l.rest()
+		}
+	}
+}
+
+// heal has the mirror mend what is changed in its folder, a stretch at a time, until
+// due, and gives the order that has come meanwhile: when a whole folder has gone, who
+// waits for a sync should not wait for that. What is left then is the next cycle's.
+func (l *loop) heal(ctx context.Context, due moment) *order {
+	for mend := l.mirror.Heal; ; mend = l.mirror.AuditDue { // which goes on where the other has stopped
+		until := time.Now().Add(min(l.left(due), healStretch))
+		err := mend(ctx, until)
+		if err != nil && ctx.Err() == nil {
+			l.log.Warn("what was changed in the folder could not be looked at", "err", err)
+			l.close() // the next cycle looks at it afresh, and tells what it finds
+		}
+		if err != nil || time.Now().Before(until) || l.left(due) <= 0 {
+			return nil
+		}
+		select {
+		case o := <-l.orders:
+			return &o
+		default:
 		}
 	}
 }
@@ -280,8 +304,12 @@ func (l *loop) reconcile(ctx context.Context, until time.Time) error {
 	return err
 }
 
-// local tells whether err came from this machine rather than from KSeF.
+// local tells whether err, or one of those that it joins, came from this machine
+// rather than from KSeF.
 func local(err error) bool {
+	if several, ok := err.(interface{ Unwrap() []error }); ok {
+		return slices.ContainsFunc(several.Unwrap(), local)
+	}
 	var refused *ksef.Error
 	var login *ksef.LoginError
 	var budget *ksef.BudgetError
@@ -297,15 +325,15 @@ func (l *loop) next(started time.Time, err error) time.Duration {
 	longer := func(d time.Duration) time.Duration {
 		return d + share(d/jitter, l.Name, strconv.FormatInt(started.UnixNano(), 10))
 	}
-	var budget *ksef.BudgetError
+	limit := ksefsync.Limited(err)
 	switch {
 	case err == nil:
 		l.recovered()
 		return max(0, started.Add(longer(l.Interval)).Sub(now))
-	case errors.As(err, &budget):
+	case limit != nil:
 		l.recovered()
-		l.log.Info("the limits allow no more for now", "group", budget.Group, "until", budget.Until)
-		return max(0, budget.Until.Sub(now)) + settle
+		l.log.Info("the limits allow no more for now", "group", limit.Group, "until", limit.Until)
+		return max(0, limit.Until.Sub(now)) + settle
 	}
 	l.failures++
 	if l.loggedAt.IsZero() || now.Sub(l.loggedAt) >= logEvery {

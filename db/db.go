@@ -156,14 +156,10 @@ func defaults() (settings, error) {
 }
 
 func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
-	}
+	waiting, end := context.WithTimeout(ctx, d)
+	defer end()
+	<-waiting.Done()
+	return ctx.Err()
 }
 
 // Open opens the database at path for writing. Where there is none, it creates

@@ -219,6 +219,27 @@ var detailLists = [...]struct{ name, query string }{
 	{"attachments", `SELECT * FROM attachments WHERE invoice_id = ? ORDER BY position`},
 }
 
+// NumberEnding gives the KSeF number whose part after the NIP is given: the date and
+// the technical part. The error wraps [ErrNotStored] if there is none. It goes through
+// all numbers, which takes a second or less.
+func (d *DB) NumberEnding(ctx context.Context, ending string) (string, error) {
+	var number string
+	var found int
+	err := d.read.QueryRowContext(ctx, selectNumberEnding, ending).Scan(&found, &number)
+	switch {
+	case err != nil:
+		return "", d.explain("look for an invoice in", err)
+	case found == 0:
+		return "", fmt.Errorf("invoice …-%s: %w", ending, ErrNotStored)
+	case found > 1:
+		return "", fmt.Errorf("%d invoices have a KSeF number that ends with %s: name one by its whole number, such as %s", found, ending, number)
+	}
+	return number, nil
+}
+
+// A NIP has ten digits, and a hyphen follows.
+const selectNumberEnding = `SELECT count(*), coalesce(min(ksef_number), '') FROM invoices WHERE substr(ksef_number, 12) = ?`
+
 // Details gives all that is known of one invoice, all of one instant. The error
 // wraps [ErrNotStored] for an unknown number.
 func (d *DB) Details(ctx context.Context, number string) (InvoiceDetails, error) {

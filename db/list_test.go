@@ -258,3 +258,23 @@ func TestMonthsAreFoundByIndex(t *testing.T) {
 		}
 	}
 }
+
+func TestNumberEnding(t *testing.T) {
+	d := newTest(t)
+	var invoices []Invoice
+	for i, number := range []string{"5265877635-20261105-0100001AF629-88", "7123306158-20261105-0100001AF629-88", "7123306158-20261106-0100001AF629-88"} {
+		in := testInvoice(i)
+		in.KSeFNumber = number
+		invoices = append(invoices, in)
+	}
+	commit(t, d, Batch{Role: "seller", Invoices: invoices})
+	if number, err := d.NumberEnding(t.Context(), "20261106-0100001AF629-88"); err != nil || number != invoices[2].KSeFNumber {
+		t.Errorf("%q, %v", number, err)
+	}
+	if _, err := d.NumberEnding(t.Context(), "20261107-0100001AF629-88"); !errors.Is(err, ErrNotStored) {
+		t.Errorf("one that is not here: %v", err)
+	}
+	if number, err := d.NumberEnding(t.Context(), "20261105-0100001AF629-88"); err == nil || !strings.Contains(err.Error(), "2 invoices") {
+		t.Errorf("%q of two, %v", number, err)
+	}
+}

@@ -299,3 +299,33 @@ func TestMigrateFromVersion5(t *testing.T) {
 		t.Errorf("%d broken references", n)
 	}
 }
+
+// Of what version 11 stored, invoices with an amount that is not read any more are read
+// again, wherever it stands.
+func TestMigrateRereadsAbsurdAmounts(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "invoices.db")
+	old := databaseOf(t, path, 11)
+	for _, insert := range []string{
+		`INSERT INTO invoices(id, ksef_number, form, gross_minor, net_pln_minor, parser_version, stored_at, invoice_hash, xml_path, parse_status, metadata_json, first_seen_at, updated_at) VALUES
+			(1, 'usual', 'FA', 10000, NULL, 2, '', '', '', 'ok', '', '', ''), (2, 'gross', 'FA', -9000000000000000000, NULL, 2, '', '', '', 'ok', '', '', ''),
+			(3, 'largest', 'FA', 900000000000000, -900000000000000, 2, '', '', '', 'ok', '', '', ''), (4, 'PLN', 'FA', 1, 900000000000001, 2, '', '', '', 'ok', '', '', ''),
+			(5, 'VAT', 'FA', 1, NULL, 2, '', '', '', 'ok', '', '', ''), (6, 'payment', 'FA', 1, NULL, 2, '', '', '', 'ok', '', '', '')`,
+		`INSERT INTO vat_summary(invoice_id, bucket, net_minor, vat_minor) VALUES (1, 'standard', 5, 1), (5, 'standard', 5, 900000000000001)`,
+		`INSERT INTO payments(invoice_id, kind, position, amount_minor) VALUES (1, 'paid', 1, 5), (6, 'paid', 1, 5), (6, 'paid', 2, -900000000000001)`,
+	} {
+		if _, err := old.Exec(insert); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := old.Close(); err != nil {
+		t.Fatal(err)
+	}
+	d, err := migrated(t, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if got := value[string](t, d, "SELECT group_concat(ksef_number, ' ' ORDER BY id) FROM invoices WHERE parser_version = 0"); got != "gross PLN VAT payment" {
+		t.Errorf("%q are read again", got)
+	}
+}

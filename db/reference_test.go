@@ -141,7 +141,9 @@ and its amounts and quantities have the other sign here. *metadata* are what KSe
 (` + "`InvoiceMetadata`" + ` of its API), *ksefmirror* is what the program itself finds; another
 source is a column, of the same view or of v_invoices where none is named. Amounts stand
 as stated: those of a correction are differences, and none is computed but for sums and
-what is called computed. Dates are ` + "`YYYY-MM-DD`" + `, moments ` + "`2026-11-22T02:54:00.0031610Z`" + `, so
+what is called computed. An amount beyond 9 000 000 000 000.00, of any currency, is
+read as not stated, and parse_error says so: two that are absurd would overflow SQLite's
+` + "`sum()`" + `, which fails then, and a view with it. Dates are ` + "`YYYY-MM-DD`" + `, moments ` + "`2026-11-22T02:54:00.0031610Z`" + `, so
 that the order of the text is the order in time. The unit ` + "`-`" + ` is that of what has none.
 `)
 	for _, name := range slices.Sorted(maps.Keys(views)) {
@@ -210,7 +212,7 @@ func TestViewPlans(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", query, err)
 		}
-		byIndex, computed := false, map[string]bool{"CONSTANT": true, "v_month_totals": true, "v_counterparties": true} // of the rows that an index found
+		byIndex, byProcedure, computed := false, false, map[string]bool{"CONSTANT": true, "v_month_totals": true, "v_counterparties": true} // of the rows that an index found
 		for rows.Next() {
 			var id, parent, unused int
 			var step string
@@ -223,6 +225,7 @@ func TestViewPlans(t *testing.T) {
 				computed[words[1]] = true
 			case words[0] == "SEARCH" && (words[1] == "i" || words[1] == "l"):
 				byIndex = byIndex || words[1] == "i" && words[4] != "PRIMARY" || strings.Contains(step, "late_invoices_found")
+				byProcedure = byProcedure || strings.Contains(step, "COVERING INDEX invoice_lines_procedure")
 			case words[0] == "SEARCH":
 				// By the invoice, but for what some views find otherwise.
 				if !slices.ContainsFunc([]string{"(invoice_id=?", "(rowid=?)", "invoice_roles_not_seen", "invoices_issue_month", "(ksef_number=?)", "(seller_nip=? AND invoice_number=?)"}, func(by string) bool { return strings.Contains(step, by) }) {
@@ -239,6 +242,9 @@ func TestViewPlans(t *testing.T) {
 		}
 		if !byIndex {
 			t.Errorf("%s uses no index of invoices", query)
+		}
+		if !byProcedure && slices.Contains(views[strings.Fields(query)[3]].columns, "procedures") {
+			t.Errorf("%s looks at all lines for procedures", query)
 		}
 	}
 }

@@ -495,8 +495,8 @@ func TestCollectiveCorrection(t *testing.T) {
 	}
 }
 
-// A question about one invoice must not read all of them, nor all references; one
-// about a month may read the references.
+// A question about one invoice must not read all of them, nor all references; one about
+// a month may read the references. Settlements are so few that it may go through them.
 func TestRelationPlans(t *testing.T) {
 	d := newTest(t)
 	for query, scans := range map[string]string{
@@ -507,8 +507,8 @@ func TestRelationPlans(t *testing.T) {
 		"v_advances WHERE advance_ksef_number = ''":           "",
 		"v_chain WHERE original_ksef_number = ''":             "",
 		"v_chain WHERE original_issue_date BETWEEN '' AND ''": "",
-		"v_settlements WHERE ksef_number = ''":                "invoice_references",
-		"v_settlements WHERE issue_date BETWEEN '' AND ''":    "invoice_references",
+		"v_settlements WHERE ksef_number = ''":                "invoice_references USING COVERING INDEX invoice_references_settlements",
+		"v_settlements WHERE issue_date BETWEEN '' AND ''":    "invoice_references USING COVERING INDEX invoice_references_settlements",
 		"v_technical_corrections WHERE corrected_hash = ''":   "",
 	} {
 		rows, err := d.read.Query("EXPLAIN QUERY PLAN SELECT * FROM " + query)
@@ -524,7 +524,7 @@ func TestRelationPlans(t *testing.T) {
 			}
 			words := strings.Fields(step)
 			scan := len(words) > 1 && words[0] == "SCAN" && slices.Contains([]string{"i", "o", "a", "c", "n", "r", "t", "invoices", "invoice_references"}, words[1])
-			if strings.Contains(step, "AUTOMATIC") || scan && words[1] != scans {
+			if strings.Contains(step, "AUTOMATIC") || scan && (scans == "" || step != "SCAN "+scans) {
 				t.Errorf("%s: %s", query, step)
 			}
 		}

@@ -106,7 +106,7 @@ func (d *DB) outdated(ctx context.Context, after OutdatedPlace, most, size int) 
 var notRead = [...]string{
 	"ksef_number", "api_invoice_type", "invoicing_mode", "invoicing_at", "acquired_at", "stored_at", "received_date",
 	"api_net_minor", "api_vat_pln_minor", "api_gross_minor", "invoice_hash", "corrected_offline_hash",
-	"xml_path", "metadata_json", "first_seen_at",
+	"xml_path", "roles", "metadata_json", "first_seen_at",
 }
 
 // readColumns gives the columns of an invoice that come from its document, and

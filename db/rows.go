@@ -78,8 +78,10 @@ func (d *DB) rowsOf(in *Invoice, role string) (invoiceRows, error) {
 	if err != nil {
 		return invoiceRows{}, err
 	}
-	r := readingOf(in, d.now())
-	r.hash, r.role = in.Hash, cmp.Or(in.Role, role)
+	one := *in
+	one.Role = cmp.Or(in.Role, role)
+	r := readingOf(&one, d.now())
+	r.hash, r.role = one.Hash, one.Role
 	r.size, r.sum, r.packed = len(in.XML), sum, packed
 	return r, nil
 }
@@ -322,6 +324,8 @@ func invoiceColumns(in *Invoice, doc *parse.Document, status, problems string, n
 		{"contract_exchange_rate", text(doc.ContractExchangeRate)},
 		{"contract_currency", text(doc.ContractCurrency)},
 		{"line_count", lines},
+		{"roles", text(in.Role)},
+		{"gtu_codes", gtuCodes(doc.Lines)},
 		{"has_attachment", flag(doc.HasAttachment)},
 		{"xml_path", in.Path},
 		{"parse_status", status},
@@ -331,6 +335,24 @@ func invoiceColumns(in *Invoice, doc *parse.Document, status, problems string, n
 		{"first_seen_at", moment(now)},
 		{"updated_at", moment(now)},
 	}
+}
+
+// gtuCodes gives the codes GTU of lines as migration 13 has them. NULL: one of them has
+// another form.
+func gtuCodes(lines []parse.Line) any {
+	var codes []string
+	for i := range lines {
+		if lines[i].GTU == "" {
+			continue
+		}
+		code, is := strings.CutPrefix(lines[i].GTU, "GTU_")
+		if !is || code == "" || strings.Contains(code, ",") {
+			return nil
+		}
+		codes = append(codes, code)
+	}
+	slices.Sort(codes)
+	return strings.Join(slices.Compact(codes), ",")
 }
 
 // party gives the first party of a kind, or an empty one.

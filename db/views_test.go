@@ -316,3 +316,92 @@ func TestViews(t *testing.T) {
 		}
 	}
 }
+
+// The register has the codes GTU of the lines, in whatever form they are written, and
+// does not look at the lines for those of ordinary invoices.
+func TestRegisterCodes(t *testing.T) {
+	d := newTest(t)
+	cases := []struct {
+		name   string
+		stated []string // by line
+		want   string
+		stored bool
+	}{
+		{"none", nil, "none", true},
+		{"each once and in order", []string{"GTU_12", "GTU_02", "", "GTU_12"}, "GTU_02,GTU_12", true},
+		{"of another form", []string{"GTU_02", "12"}, "12,GTU_02", false},
+		{"of two in one", []string{"GTU_02", "GTU_01,GTU_13"}, "GTU_01,GTU_13,GTU_02", false},
+		{"of which only the beginning is there", []string{"GTU_"}, "GTU_", false},
+	}
+	var invoices []Invoice
+	for n, c := range cases {
+		in := testInvoice(n)
+		for i := range in.Document.Lines {
+			if in.Document.Lines[i].GTU = ""; i < len(c.stated) {
+				in.Document.Lines[i].GTU = c.stated[i]
+			}
+		}
+		invoices = append(invoices, in)
+	}
+	commit(t, d, Batch{Role: "buyer", Invoices: invoices})
+	compare := func(when string, lines bool) {
+		t.Helper()
+		for n, c := range cases {
+			want := c.want
+			if !lines && !c.stored {
+				want = "none"
+			}
+			if got := value[string](t, d, "SELECT min(coalesce(gtu, 'none')) FROM v_register WHERE ksef_number = ?", testNumber(n)); got != want {
+				t.Errorf("%s, %s: %s, want %s", c.name, when, got, want)
+			}
+		}
+	}
+	compare("as stored", true)
+	write(t, d, "UPDATE invoice_lines SET gtu = NULL")
+	compare("without those of the lines", false)
+	write(t, d, "UPDATE invoices SET gtu_codes = ''")
+	if _, err := d.Reread(t.Context(), invoices); err != nil {
+		t.Fatal(err)
+	}
+	compare("as read again", true)
+	write(t, d, "UPDATE invoices SET gtu_codes = NULL")
+	compare("as stored before there was a column for them", true)
+}
+
+// Lines have the roles of their invoice, whenever it gained them.
+func TestRolesOfLines(t *testing.T) {
+	d := newTest(t)
+	compare := func(when string, want ...string) {
+		t.Helper()
+		for n := range want {
+			for _, view := range []string{"v_lines", "v_invoices"} {
+				if got := value[string](t, d, "SELECT group_concat(DISTINCT roles) FROM "+view+" WHERE ksef_number = ?", testNumber(n)); got != want[n] {
+					t.Errorf("%s, %s of invoice %d: %s, want %s", when, view, n, got, want[n])
+				}
+			}
+		}
+	}
+	invoices := testInvoices(0, 3)
+	invoices[2].Role = "third_party"
+	commit(t, d, Batch{Role: "seller", Invoices: invoices})
+	compare("stored", "seller", "seller", "third_party")
+	for _, role := range []string{"buyer", "authorized", "buyer"} {
+		commit(t, d, Batch{Role: role, Seen: []string{testNumber(1)}})
+	}
+	compare("seen in others", "seller", "authorized,buyer,seller", "third_party")
+	write(t, d, "UPDATE invoices SET roles = NULL")
+	compare("stored before there was a column for them", "seller", "authorized,buyer,seller", "third_party")
+	invoices[0].Role = "buyer"
+	commit(t, d, Batch{Role: "buyer", Invoices: invoices[:1], Seen: []string{testNumber(2)}})
+	compare("seen in others only then", "buyer,seller", "authorized,buyer,seller", "buyer,third_party")
+
+	// To store an invoice costs no second writing of its row.
+	write(t, d, "DROP TRIGGER invoice_roles_insert")
+	one := testInvoice(3)
+	one.Role = ""
+	commit(t, d, Batch{Role: "authorized", Invoices: []Invoice{one}})
+	compare("stored without the trigger", "buyer,seller", "authorized,buyer,seller", "buyer,third_party", "authorized")
+	if role := value[string](t, d, "SELECT coalesce(roles, 'none') FROM invoices WHERE ksef_number = ?", testNumber(3)); role != "authorized" {
+		t.Errorf("an invoice is stored with %s for its roles", role)
+	}
+}

@@ -470,9 +470,10 @@ func TestVATSummary(t *testing.T) {
 		{"zero is stated", "<P_13_1>0.00</P_13_1>", stated(0), Minor{}, Minor{}, nil},
 		{"negative and positive", "<P_13_1>-1.00</P_13_1><P_13_2>3.00</P_13_2>", stated(200), Minor{}, Minor{}, nil},
 		{"a sum with an unreadable part is not stated", "<P_13_1>1.00</P_13_1><P_13_2>2,00</P_13_2><P_14_1>0.23</P_14_1>", Minor{}, stated(23), Minor{}, []string{"P_13_2: not a decimal number"}},
-		{"neither is one that overflows", "<P_13_1>92233720368547758.07</P_13_1><P_13_2>0.01</P_13_2>", Minor{}, Minor{}, Minor{}, nil},
-		{"nor one that overflows below zero", "<P_13_1>-92233720368547758.07</P_13_1><P_13_2>-0.02</P_13_2>", Minor{}, Minor{}, Minor{}, nil},
-		{"the largest amounts of the schema", "<P_13_1>9999999999999999.99</P_13_1><P_13_2>9999999999999999.99</P_13_2>", stated(1999999999999999998), Minor{}, Minor{}, nil},
+		{"neither is one that overflows", "<P_13_1>9000000000000.00</P_13_1><P_13_2>0.01</P_13_2>", Minor{}, Minor{}, Minor{}, nil},
+		{"nor one that overflows below zero", "<P_13_1>-9000000000000.00</P_13_1><P_13_2>-0.01</P_13_2>", Minor{}, Minor{}, Minor{}, nil},
+		{"the largest amount that is read", "<P_13_1>8999999999999.99</P_13_1><P_13_2>0.01</P_13_2>", stated(MaxAmount), Minor{}, Minor{}, nil},
+		{"the largest amounts of the schema are not", "<P_13_1>9999999999999999.99</P_13_1><P_13_2>1.00</P_13_2>", Minor{}, Minor{}, Minor{}, []string{"P_13_1: too large"}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -539,7 +540,7 @@ func TestIsKSeFNumber(t *testing.T) {
 func TestHundredths(t *testing.T) {
 	good := map[string]int64{
 		"0": 0, "-0.00": 0, "1": 100, "-200": -20000, "13560": 1356000, "3118.80": 311880, "-15993.6": -1599360, "0.07": 7, "-0.5": -50, "007.10": 710,
-		"92233720368547758.07": 1<<63 - 1, "-92233720368547758.07": -(1<<63 - 1), "9999999999999999.99": 999999999999999999,
+		"9000000000000": 900000000000000, "-9000000000000.00": -900000000000000,
 	}
 	for s, want := range good {
 		if got, err := hundredths(s); err != nil || got != want {
@@ -549,7 +550,7 @@ func TestHundredths(t *testing.T) {
 	bad := map[string]error{
 		"": errNotDecimal, "-": errNotDecimal, ".": errNotDecimal, ".5": errNotDecimal, "5.": errNotDecimal, "+1": errNotDecimal, "1,00": errNotDecimal, "1e3": errNotDecimal,
 		"NaN": errNotDecimal, "INF": errNotDecimal, "0x10": errNotDecimal, "1 000": errNotDecimal, "--1": errNotDecimal, "1.2.3": errNotDecimal, "1_0": errNotDecimal, "١": errNotDecimal,
-		"1.000": errNotCents, "0.005": errNotCents, "92233720368547758.08": errTooLarge, "-92233720368547758.08": errTooLarge, "99999999999999999999": errTooLarge,
+		"1.000": errNotCents, "0.005": errNotCents, "9000000000000.01": errTooLarge, "-9000000000000.01": errTooLarge, "9999999999999999.99": errTooLarge, "92233720368547758.08": errTooLarge, "99999999999999999999": errTooLarge,
 	}
 	for s, want := range bad {
 		if got, err := hundredths(s); !errors.Is(err, want) {

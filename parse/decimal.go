@@ -2,7 +2,6 @@ package parse
 
 import (
 	"errors"
-	"math"
 	"strings"
 )
 
@@ -56,9 +55,16 @@ func isDigits(s string) bool {
 	return s != ""
 }
 
+// MaxAmount is the largest amount that is read, in hundredths of any currency, and
+// -MaxAmount the smallest. The schemas allow a thousand times as much (TKwotowy has
+// eighteen digits), but some of that overflow an integer, and SQLite's sum() fails
+// then: an absurd invoice would break every view in which it is summed up. Within this
+// bound it takes more rows than are read of one invoice, maxRows of each kind, or ten
+// thousand invoices.
+const MaxAmount int64 = 900_000_000_000_000
+
 // hundredths reads an amount as hundredths of the unit, digit by digit: no amount
-// passes through a float. The largest is 92 233 720 368 547 758.07; the schemas
-// allow eighteen digits (TKwotowy).
+// passes through a float. The largest is [MaxAmount].
 func hundredths(s string) (int64, error) {
 	negative, whole, fraction, err := splitDecimal(s)
 	if err != nil {
@@ -71,7 +77,7 @@ func hundredths(s string) (int64, error) {
 	for _, digits := range [...]string{whole, fraction, "00"[len(fraction):]} {
 		for i := range len(digits) {
 			digit := int64(digits[i] - '0')
-			if value > (math.MaxInt64-digit)/10 {
+			if value > (MaxAmount-digit)/10 {
 				return 0, errTooLarge
 			}
 			value = value*10 + digit
@@ -103,7 +109,8 @@ func canonicalDecimal(s string) (string, error) {
 }
 
 // total is a sum of amounts, stated when at least one of them is. It is voided by
-// an amount that could not be read: part of a sum would pass for the whole.
+// an amount that could not be read, as part of a sum would pass for the whole, and
+// where it is beyond [MaxAmount].
 type total struct {
 	sum  Minor
 	void bool
@@ -113,11 +120,8 @@ func (t *total) add(m Minor) {
 	if !m.Stated {
 		return
 	}
-	if m.Value > 0 && t.sum.Value > math.MaxInt64-m.Value || m.Value < 0 && t.sum.Value < math.MinInt64-m.Value {
-		t.void = true
-		return
-	}
 	t.sum = Minor{t.sum.Value + m.Value, true}
+	t.void = t.void || t.sum.Value > MaxAmount || t.sum.Value < -MaxAmount
 }
 
 func (t *total) minor() Minor {

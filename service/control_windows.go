@@ -32,7 +32,11 @@ type controlled interface {
 	Query() (svc.Status, error)
 }
 
-func withBoundedStop(m manager) manager { return bounded{m, withService} }
+func withBoundedStop(m manager) manager {
+	return bounded{m, func(do func(controlled) error) error {
+		return withService(func(s *mgr.Service) error { return do(s) })
+	}}
+}
 
 func (b bounded) Start() error { return b.with(startService) }
 func (b bounded) Stop() error  { return b.with(stopService) }
@@ -47,7 +51,7 @@ func (b bounded) Restart() error {
 }
 
 // withService opens the service for do.
-func withService(do func(controlled) error) (err error) {
+func withService(do func(*mgr.Service) error) (err error) {
 	services, err := mgr.Connect()
 	if err != nil {
 		return err

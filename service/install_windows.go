@@ -109,28 +109,20 @@ const goneWithin = 30 * time.Second
 // configure sets what kardianos does not, or not well. Without the flag for
 // failures that are not crashes Windows would leave the service stopped whenever
 // it had said why it ended.
-func configure() (err error) {
-	services, err := mgr.Connect()
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, services.Disconnect()) }()
-	s, err := services.OpenService(Name)
-	if err != nil {
-		return err
-	}
-	defer s.Close()
+func configure() error {
 	const day = 24 * 60 * 60
 	delayed := windows.SERVICE_DELAYED_AUTO_START_INFO{IsDelayedAutoStartUp: 1}
-	return errors.Join(
-		windows.ChangeServiceConfig2(s.Handle, windows.SERVICE_CONFIG_DELAYED_AUTO_START_INFO, (*byte)(unsafe.Pointer(&delayed))), // #nosec G103 -- Windows takes any structure here
-		s.SetRecoveryActions([]mgr.RecoveryAction{
-			{Type: mgr.ServiceRestart, Delay: 10 * time.Second},
-			{Type: mgr.ServiceRestart, Delay: 30 * time.Second},
-			{Type: mgr.ServiceRestart, Delay: time.Minute}, // and all later ones
-		}, day),
-		s.SetRecoveryActionsOnNonCrashFailures(true),
-	)
+	return withService(func(s *mgr.Service) error {
+		return errors.Join(
+			windows.ChangeServiceConfig2(s.Handle, windows.SERVICE_CONFIG_DELAYED_AUTO_START_INFO, (*byte)(unsafe.Pointer(&delayed))), // #nosec G103 -- Windows takes any structure here
+			s.SetRecoveryActions([]mgr.RecoveryAction{
+				{Type: mgr.ServiceRestart, Delay: 10 * time.Second},
+				{Type: mgr.ServiceRestart, Delay: 30 * time.Second},
+				{Type: mgr.ServiceRestart, Delay: time.Minute}, // and all later ones
+			}, day),
+			s.SetRecoveryActionsOnNonCrashFailures(true),
+		)
+	})
 }
 
 // letWrite makes the data folder and lets the service's account write there. A

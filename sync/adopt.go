@@ -2,79 +2,14 @@ package sync
 
 import (
 	"context"
-	"maps"
-	"os"
 	"slices"
 
-	"ksefmirror/db"
 	"ksefmirror/internal/ksef"
-	"ksefmirror/internal/tree"
 )
 
 // A database that takes the place of another, because that one was lost or a backup
 // was restored, takes invoices over from the tree instead of having KSeF serve them
 // again. What they are, KSeF lists: for the list alone there are packages of 10,000.
-
-// findAdoptable finds the files of the tree that no row names, by the KSeF numbers
-// that end their names, when the database takes over the tree. People may have moved
-// them, and the layout may have changed.
-func (m *Mirror) findAdoptable(ctx context.Context) error {
-	adopts, err := m.db.Adopts(ctx)
-	if err != nil || !adopts {
-		return err
-	}
-	m.adoptable, err = unnamed(ctx, m.db, m.invoices)
-	return err
-}
-
-// unnamed gives, by KSeF number, the files of a tree whose invoice has no row.
-func unnamed(ctx context.Context, d *db.DB, invoices *tree.Tree) (map[string][]string, error) {
-	files := map[string][]string{}
-	for entry, err := range invoices.Walk() {
-		if err != nil {
-			return nil, err
-		}
-		if number := tree.NumberOf(entry.Path); number != "" {
-			files[number] = append(files[number], entry.Path)
-		}
-	}
-	for numbers := range slices.Chunk(slices.Collect(maps.Keys(files)), packageFull) {
-		known, err := d.Known(ctx, numbers)
-		if err != nil {
-			return nil, err
-		}
-		for number := range known {
-			delete(files, number)
-		}
-	}
-	return files, nil
-}
-
-// inFolder gives where the file of an invoice is or belongs, and its content; nil
-// when it is not there. It is there without a row when a crash came between writing
-// the file and committing the row, or when the database takes over the tree; then it
-// may be anywhere.
-func (s *stream) inFolder(row *ksef.Metadata, number ksef.Number) (path string, xml []byte) {
-	belongs := s.path(row, number)
-	for _, path := range append([]string{belongs}, s.adoptable[row.KSeFNumber]...) {
-		if xml, err := s.invoices.Read(path); err == nil && hashOf(xml) == row.InvoiceHash {
-			return path, xml
-		}
-	}
-	return belongs, nil // whatever else is there, Put will tell
-}
-
-// absent counts the rows that are neither stored nor, as it seems, in the folder.
-func (s *stream) absent(rows []ksef.Metadata, known map[string]db.Known) int {
-	absent := 0
-	for i := range rows {
-		_, isKnown := known[rows[i].KSeFNumber]
-		if _, isThere := s.adoptable[rows[i].KSeFNumber]; !isKnown && !isThere {
-			absent++
-		}
-	}
-	return absent
-}
 
 // bulk mirrors a window by packages.
 func (s *stream) bulk(ctx context.Context, from, to ksef.Timestamp) (next ksef.Timestamp, more bool, err error) {
@@ -89,18 +24,12 @@ func (s *stream) bulk(ctx context.Context, from, to ksef.Timestamp) (next ksef.T
 
 // adoptWindow takes a window over from the tree, by a package that holds metadata
 // alone, unless so much of it is absent that a package of invoices is better.
-//
-// Unlike a package of invoices it is not kept in the database: a crash costs at most
-// this one, which is asked for again.
 func (s *stream) adoptWindow(ctx context.Context, from, to ksef.Timestamp) (next ksef.Timestamp, more, taken bool, err error) {
-	key := ksef.NewExportKey()
-	s.report.Requests++
-	reference, err := s.remote.StartExport(ctx, ksef.Query{SubjectType: s.subject, From: from, To: to}, true, key)
+	e, err := s.askList(ctx, from, to)
 	if err != nil {
 		return "", false, false, err
 	}
-	e := db.Export{Role: s.role, From: string(from), To: string(to), Reference: reference, Key: key.Key[:], IV: key.IV[:], CreatedAt: s.Now()}
-	listed, hwm, err := s.fetchList(ctx, e)
+	listed, hwm, err := s.fetchList(ctx, e, s.Now().Add(patience))
 	if err != nil {
 		return "", false, false, err
 	}
@@ -113,26 +42,4 @@ func (s *stream) adoptWindow(ctx context.Context, from, to ksef.Timestamp) (next
 	slices.SortStableFunc(listed.rows, func(a, b ksef.Metadata) int { return a.Stored.Compare(b.Stored) })
 	s.Log.Info("taking invoices over from the folder", "role", s.role, "invoices", len(listed.rows)-len(known))
 	return listed.next, listed.more, true, s.store(ctx, listed.rows, listed.next)
-}
-
-// fetchList waits for a package that holds metadata alone and gives what it lists.
-func (s *stream) fetchList(ctx context.Context, e db.Export) (listed taken, hwm ksef.Timestamp, err error) {
-	err = s.withPackage(ctx, e, s.Now().Add(patience), func(p *ksef.Package, files []*os.File) (err error) {
-		if listed, _, err = readPackage(ctx, p, files); err != nil {
-			return err
-		}
-		hwm = p.HWM
-		listed.next, listed.more, err = packageContinuation(p, listed, ksef.Timestamp(e.To))
-		return err
-	})
-	return listed, hwm, err
-}
-
-// endAdoption ends the taking over once every role is complete.
-func (m *Mirror) endAdoption(ctx context.Context, report Report) error {
-	if m.adoptable == nil || len(report.Streams) < len(m.Roles) {
-		return nil
-	}
-	m.adoptable = nil
-	return m.db.EndAdoption(ctx)
 }

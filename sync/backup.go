@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"ksefmirror/db"
-	"ksefmirror/internal/ksef"
 	"ksefmirror/internal/tree"
 )
 
@@ -47,16 +46,13 @@ type Backup struct {
 // A crash leaves an unfinished file that never has the name of a backup; the next
 // day's backup removes it.
 func BackUp(ctx context.Context, o Options) (_ Backup, err error) {
-	m, err := newMirror(o)
-	if err != nil {
-		return Backup{}, err
-	}
-	d, err := db.OpenReadOnly(ctx, DatabasePath(m.Dir))
+	o.setDefaults()
+	d, err := db.OpenReadOnly(ctx, DatabasePath(o.Dir))
 	if err != nil {
 		return Backup{}, err
 	}
 	defer func() { err = errors.Join(err, d.Close()) }()
-	return m.backUp(ctx, d)
+	return o.backUp(ctx, d)
 }
 
 // BackUpDue makes the backup of the night, if it is due and there is a folder for
@@ -67,7 +63,7 @@ func (m *Mirror) BackUpDue(ctx context.Context) error {
 		return nil
 	}
 	last, err := LastBackup(m.BackUpTo, m.Dir, m.db.Mirror().ID)
-	if err == nil && !last.Before(lastNight(m.Now(), m.db.Mirror().ID, m.warsaw)) {
+	if err == nil && !last.Before(m.night()) {
 		return nil
 	}
 	m.backedUp = m.Now()
@@ -123,17 +119,17 @@ func backups(folder, dir, id, suffix string) ([]string, error) {
 }
 
 // backUp makes a backup of d.
-func (m *Mirror) backUp(ctx context.Context, d *db.DB) (Backup, error) {
-	made, err := m.writeBackup(ctx, d)
+func (o *Options) backUp(ctx context.Context, d *db.DB) (Backup, error) {
+	made, err := o.writeBackup(ctx, d)
 	if err != nil {
-		return Backup{}, fmt.Errorf("back up into %s: %w", m.BackUpTo, err)
+		return Backup{}, fmt.Errorf("back up into %s: %w", o.BackUpTo, err)
 	}
-	names, err := backups(m.BackUpTo, m.Dir, d.Mirror().ID, "")
-	if err != nil || m.BackUpKeep == 0 {
+	names, err := backups(o.BackUpTo, o.Dir, d.Mirror().ID, "")
+	if err != nil || o.BackUpKeep == 0 {
 		return made, err
 	}
-	for _, name := range names[:max(0, len(names)-m.BackUpKeep)] {
-		old := filepath.Join(m.BackUpTo, name)
+	for _, name := range names[:max(0, len(names)-o.BackUpKeep)] {
+		old := filepath.Join(o.BackUpTo, name)
 		if err := os.Remove(old); err != nil {
 			return made, fmt.Errorf("remove an old backup: %w", err)
 		}
@@ -142,15 +138,15 @@ func (m *Mirror) backUp(ctx context.Context, d *db.DB) (Backup, error) {
 	return made, nil
 }
 
-func (m *Mirror) writeBackup(ctx context.Context, d *db.DB) (_ Backup, err error) {
-	if err := m.readyForBackup(ctx, d); err != nil {
+func (o *Options) writeBackup(ctx context.Context, d *db.DB) (_ Backup, err error) {
+	if err := o.readyForBackup(ctx, d); err != nil {
 		return Backup{}, err
 	}
 	before, err := d.Counts(ctx)
 	if err != nil {
 		return Backup{}, err
 	}
-	made := Backup{Path: filepath.Join(m.BackUpTo, backupPrefix(m.Dir, d.Mirror().ID)+m.Now().UTC().Format(backupTime)+".db")}
+	made := Backup{Path: filepath.Join(o.BackUpTo, backupPrefix(o.Dir, d.Mirror().ID)+o.Now().UTC().Format(backupTime)+".db")}
 	unfinished := made.Path + partial
 	// SQLite would make it for others to read too.
 	file, err := os.OpenFile(unfinished, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600) // #nosec G304 -- the operator names the folder
@@ -171,7 +167,7 @@ func (m *Mirror) writeBackup(ctx context.Context, d *db.DB) (_ Backup, err error
 		return Backup{}, err
 	}
 	made.Bytes = info.Size()
-	want := m.mirrored(d.Mirror().ID)
+	want := o.mirrored(d.Mirror().ID)
 	if _, made.Invoices, err = db.CheckBackup(ctx, unfinished, want); err != nil {
 		return Backup{}, err
 	}
@@ -181,20 +177,20 @@ func (m *Mirror) writeBackup(ctx context.Context, d *db.DB) (_ Backup, err error
 	if err := os.Rename(unfinished, made.Path); err != nil {
 		return Backup{}, err
 	}
-	return made, tree.SyncFolder(m.BackUpTo)
+	return made, tree.SyncFolder(o.BackUpTo)
 }
 
 // readyForBackup checks the folder and its space, and removes what a crash left.
-func (m *Mirror) readyForBackup(ctx context.Context, d *db.DB) error {
-	to, err := filepath.Abs(m.BackUpTo)
+func (o *Options) readyForBackup(ctx context.Context, d *db.DB) error {
+	to, err := filepath.Abs(o.BackUpTo)
 	if err != nil {
 		return err
 	}
-	database := filepath.Dir(DatabasePath(m.Dir))
+	database := filepath.Dir(DatabasePath(o.Dir))
 	if inside, err := filepath.Rel(database, to); err == nil && filepath.IsLocal(inside) {
 		return errors.New("choose another folder than the database's")
 	}
-	left, err := backups(to, m.Dir, d.Mirror().ID, partial)
+	left, err := backups(to, o.Dir, d.Mirror().ID, partial)
 	if err != nil {
 		return err
 	}
@@ -224,212 +220,4 @@ func enoughSpace(folder string, bytes int64) error {
 		return fmt.Errorf("its disk has %d MiB free and it needs %d: free some space", free>>20, need>>20)
 	}
 	return nil
-}
-
-// Restored tells what [Restore] or [RebuildDatabase] did.
-type Restored struct {
-	Invoices int64  // in the database now
-	Adopting int    // invoices that the folder holds and the database takes over once KSeF has listed them
-	Kept     string // where the database before it is now; "": there was none
-	From     time.Time
-	NoTree   bool // the invoices folder is not there, or its marker: it can be made from the database
-}
-
-// Restore puts a backup into the place of the mirror's database, which is kept
-// beside. It returns [ErrLocked] while a process works on the mirror. The backup is
-// checked first, all of it; it must be of the same environment and context, and of
-// the same folder of invoices if that is there.
-//
-// The next cycle goes on from the backup's watermarks, or from the earliest invoice
-// that the folder holds and the backup does not: those are listed again and taken
-// over from the folder. It may begin an hour later, as until then KSeF counts
-// requests that the backup does not know of.
-//
-// A crash leaves the database that was there or the restored one, and in one instant
-// neither: then the next start makes a new one, and Restore can be called again.
-func Restore(ctx context.Context, o Options, backup string) (done Restored, err error) {
-	m, err := newMirror(o)
-	if err != nil {
-		return Restored{}, err
-	}
-	if err := m.lockFolder(); err != nil {
-		return Restored{}, errors.Join(err, m.Close())
-	}
-	defer func() { err = errors.Join(err, m.Close()) }()
-	id, err := tree.ID(m.InvoicesDir())
-	if err != nil {
-		return Restored{}, err
-	}
-	found, invoices, err := db.CheckBackup(ctx, backup, m.mirrored(id))
-	if err != nil {
-		return Restored{}, err
-	}
-	info, err := os.Stat(backup)
-	if err != nil {
-		return Restored{}, err
-	}
-	if err := enoughSpace(m.Dir, info.Size()); err != nil {
-		return Restored{}, fmt.Errorf("restore into %s: %w", m.Dir, err)
-	}
-	folder := filepath.Dir(DatabasePath(m.Dir))
-	restoring := folder + ".restoring"
-	if err := os.RemoveAll(restoring); err != nil { // of a crash
-		return Restored{}, fmt.Errorf("restore: %w", err)
-	}
-	want := m.mirrored(found.ID)
-	want.TakesOver = m.Now().Add(holdOff)
-	done = Restored{Invoices: invoices, From: want.TakesOver, NoTree: id == ""}
-	d, err := db.Restore(ctx, backup, filepath.Join(restoring, filepath.Base(DatabasePath(m.Dir))), want, m.blocks(ctx), m.Log)
-	if err != nil {
-		return Restored{}, err
-	}
-	if id != "" {
-		done.Adopting, err = m.stepBack(ctx, d, id)
-	}
-	if err := errors.Join(err, d.Close()); err != nil {
-		return Restored{}, err
-	}
-	if err := tree.SyncFolder(restoring); err != nil {
-		return Restored{}, fmt.Errorf("restore: %w", err)
-	}
-	if done.Kept, err = m.setDatabaseAside(); err != nil {
-		return done, err
-	}
-	if err := os.Rename(restoring, folder); err != nil {
-		return done, fmt.Errorf("restore: %w", err)
-	}
-	return done, tree.SyncFolder(m.Dir)
-}
-
-// stepBack takes the streams of a restored database back to before the earliest
-// invoice that the folder holds and the database does not, and gives how many those
-// are. KSeF may have listed one late, below the watermarks of the backup, and they
-// say that everything below is there.
-func (m *Mirror) stepBack(ctx context.Context, d *db.DB, id string) (int, error) {
-	invoices, err := tree.Open(m.InvoicesDir(), id)
-	if err != nil {
-		return 0, err
-	}
-	defer func() { _ = invoices.Close() }()
-	absent, err := unnamed(ctx, d, invoices)
-	if err != nil {
-		return 0, err
-	}
-	var earliest time.Time
-	for number := range absent {
-		// The day on which it was given, in Poland; it is stored then or later.
-		day, err := time.ParseInLocation("20060102", number[len("5265877635-"):][:8], m.warsaw)
-		if err == nil && (earliest.IsZero() || day.Before(earliest)) {
-			earliest = day
-		}
-	}
-	if earliest.IsZero() {
-		return len(absent), nil
-	}
-	streams, err := d.Streams(ctx)
-	if err != nil {
-		return 0, err
-	}
-	for _, s := range streams {
-		back := db.Batch{Role: s.Role}
-		if ksef.Timestamp(s.Position).Time().After(earliest) {
-			back.Position = string(ksef.NewTimestamp(earliest))
-		}
-		if ksef.Timestamp(s.Watermark).Time().After(earliest) {
-			back.Watermark = string(ksef.NewTimestamp(earliest))
-		}
-		if err := d.Commit(ctx, back); err != nil {
-			return 0, err
-		}
-	}
-	return len(absent), nil
-}
-
-// RebuildDatabase makes the mirror's database anew, from the folder of invoices and
-// what KSeF lists; the one that was there is kept beside. The next cycles, an hour
-// later, list everything again, and take over every file that is as KSeF says
-// instead of having it served again. It returns [ErrLocked] while a process works on
-// the mirror, and [tree.ErrNotMounted] when the folder is not there.
-func RebuildDatabase(ctx context.Context, o Options) (done Restored, err error) {
-	m, err := newMirror(o)
-	if err != nil {
-		return Restored{}, err
-	}
-	if err := m.lockFolder(); err != nil {
-		return Restored{}, errors.Join(err, m.Close())
-	}
-	defer func() { err = errors.Join(err, m.Close()) }()
-	id, err := tree.ID(m.InvoicesDir())
-	if err != nil {
-		return Restored{}, err
-	}
-	if id == "" {
-		return Restored{}, fmt.Errorf("rebuild the database from %s: %w", m.InvoicesDir(), tree.ErrNotMounted)
-	}
-	blocks := m.blocks(ctx)
-	if done.Kept, err = m.setDatabaseAside(); err != nil {
-		return done, err
-	}
-	done.From = m.Now().Add(holdOff)
-	// A crash from here on leaves no database or a new one, which the next start makes
-	// or finds.
-	if err := m.openLocked(ctx); err != nil {
-		return done, err
-	}
-	for group, until := range blocks {
-		if err := m.db.BlockGroup(ctx, group, until); err != nil {
-			return done, err
-		}
-	}
-	done.Adopting = len(m.adoptable)
-	return done, nil
-}
-
-// blocks gives how long KSeF asked to be left alone, as far as the present database
-// can tell: it may be damaged or not there.
-func (m *Mirror) blocks(ctx context.Context) map[string]time.Time {
-	d, err := db.OpenReadOnly(ctx, DatabasePath(m.Dir))
-	if err != nil {
-		return nil
-	}
-	blocks, err := d.Blocks(ctx)
-	if err := errors.Join(err, d.Close()); err != nil {
-		m.Log.Warn("the database that is replaced cannot tell whether KSeF has blocked requests", "err", err)
-	}
-	return blocks
-}
-
-// setDatabaseAside renames the folder of the database to the first free of
-// database.kept-1, database.kept-2 and so on, and gives that, or "" when there is
-// none. Its files move together: one alone is worth nothing.
-func (m *Mirror) setDatabaseAside() (kept string, err error) {
-	folder := filepath.Dir(DatabasePath(m.Dir))
-	if _, err := os.Lstat(folder); errors.Is(err, fs.ErrNotExist) {
-		return "", nil
-	}
-	for n := 1; ; n++ {
-		kept = fmt.Sprintf("%s.kept-%d", folder, n)
-		if _, err := os.Lstat(kept); errors.Is(err, fs.ErrNotExist) {
-			break
-		} else if err != nil {
-			return "", fmt.Errorf("keep the database: %w", err)
-		}
-	}
-	if err := os.Rename(folder, kept); err != nil {
-		return "", fmt.Errorf("keep the database; end every program that reads it: %w", err)
-	}
-	return kept, nil
-}
-
-// RebuildTree writes every file that is missing or changed anew from the database,
-// as [Mirror.Verify] does, and makes the folder itself when it is not there or its
-// marker is gone.
-func RebuildTree(ctx context.Context, o Options) (_ Verification, err error) {
-	o.NewTree, o.Remote = true, nil
-	m, err := Open(ctx, o)
-	if err != nil {
-		return Verification{}, err
-	}
-	defer func() { err = errors.Join(err, m.Close()) }()
-	return m.Verify(ctx, true)
 }

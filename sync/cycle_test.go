@@ -3,6 +3,7 @@ package sync_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"maps"
 	"net/http"
 	"os"
@@ -731,5 +732,33 @@ func resetPositions(t *testing.T, w *world) {
 	}
 	if err := d.Close(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func TestLimited(t *testing.T) {
+	failed := errors.New("KSeF ended it with status 500")
+	export := &ksef.BudgetError{Group: ksef.GroupExport}
+	download := fmt.Errorf("seller: %w", &ksef.Error{HTTPStatus: 429, Err: &ksef.BudgetError{Group: ksef.GroupDownload}})
+	for name, test := range map[string]struct {
+		err  error
+		want ksef.Group // "": it is not
+	}{
+		"nothing":                       {nil, ""},
+		"a failure":                     {errors.New("disk full"), ""},
+		"a limit":                       {export, ksef.GroupExport},
+		"a limit, told by KSeF":         {download, ksef.GroupDownload},
+		"a limit, and all tidied up":    {fmt.Errorf("buyer: %w", errors.Join(export, nil)), ksef.GroupExport},
+		"limits":                        {errors.Join(download, export), ksef.GroupDownload},
+		"a failure beside a limit":      {errors.Join(export, fmt.Errorf("buyer: %w", failed)), ""},
+		"a failure because of a limit":  {fmt.Errorf("%w: %w", failed, export), ""},
+		"limits, one with a failure":    {errors.Join(download, fmt.Errorf("buyer: %w", errors.Join(export, failed))), ""},
+		"limits, and something of here": {errors.Join(errors.Join(download, export), errors.New("disk full")), ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			limit := ksefsync.Limited(test.err)
+			if limit == nil && test.want != "" || limit != nil && limit.Group != test.want {
+				t.Errorf("got %v, want %q", limit, test.want)
+			}
+		})
 	}
 }

@@ -42,11 +42,6 @@ const (
 	abandonedFor = 24 * time.Hour
 	// partsAtOnce are the parts of one package that are downloaded together.
 	partsAtOnce = 3
-	// A commit of a package's invoices is as large as this, whichever is first: each
-	// costs a few waits for the disk, and its documents are in memory, twice as large
-	// as their XML.
-	packageCommitCount = 1000
-	packageCommitBytes = 8 << 20
 )
 
 // errPending says that an export is still running at KSeF.
@@ -100,34 +95,6 @@ func (s *stream) ask(ctx context.Context, q ksef.Query) (e db.Export, err error)
 	return e, s.db.SetReference(context.WithoutCancel(ctx), e.ID, e.Reference)
 }
 
-// resume takes up the exports that an earlier cycle, or a process that died,
-// left behind, at whatever stage they are.
-func (s *stream) resume(ctx context.Context) error {
-	exports, err := s.db.Exports(ctx, s.role)
-	if err != nil {
-		return err
-	}
-	for _, e := range exports {
-		// A crash came before the reference, or the window begins beyond what is
-		// mirrored, which cannot be: moving the stream by it would leave a gap.
-		gap := ksef.Timestamp(e.From).Time().Sub(s.position.Time()) > smallestStep
-		if e.Reference == "" || gap {
-			if err := s.db.DropExport(ctx, e.ID); err != nil {
-				return err
-			}
-			continue
-		}
-		pack, err := s.finish(ctx, e)
-		if err == nil && pack.more && pack.next.Compare(ksef.Timestamp(e.From)) == 0 {
-			err = s.storeInstant(ctx, pack.next)
-		}
-		if err != nil && !errors.Is(err, errExport) && !errors.Is(err, ksef.ErrNothingNew) {
-			return err
-		}
-	}
-	return nil
-}
-
 // finish waits for an export, stores its package and says how far the stream is
 // complete then. An export that came to nothing is forgotten, with errExport.
 func (s *stream) finish(ctx context.Context, e db.Export) (taken, error) {
@@ -144,16 +111,16 @@ func (s *stream) finish(ctx context.Context, e db.Export) (taken, error) {
 }
 
 func (s *stream) fetchPackage(ctx context.Context, e db.Export) (pack taken, err error) {
-	err = s.withPackage(ctx, e, s.Now().Add(patience), func(p *ksef.Package, files []*os.File) (err error) {
+	err = s.withPackage(ctx, e, s.packagesDir(), s.Now().Add(patience), func(p *ksef.Package, files []*os.File) (err error) {
 		pack, err = s.storePackage(ctx, e, p, files)
 		return err
 	})
 	return pack, err
 }
 
-// withPackage waits until then at most for an export, downloads its package, and
-// calls read with it. The files are gone afterwards.
-func (s *stream) withPackage(ctx context.Context, e db.Export, until time.Time, read func(*ksef.Package, []*os.File) error) (err error) {
+// withPackage waits until then at most for an export, downloads its package into a
+// folder, and calls read with it. The files are gone afterwards.
+func (s *stream) withPackage(ctx context.Context, e db.Export, folder string, until time.Time, read func(*ksef.Package, []*os.File) error) (err error) {
 	var key ksef.ExportKey
 	copy(key.Key[:], e.Key)
 	copy(key.IV[:], e.IV)
@@ -161,7 +128,7 @@ func (s *stream) withPackage(ctx context.Context, e db.Export, until time.Time, 
 	if err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp(s.packagesDir(), "")
+	dir, err := os.MkdirTemp(folder, "")
 	if err != nil {
 		return fmt.Errorf("folder for a package: %w", err)
 	}
@@ -188,6 +155,7 @@ func (s *stream) await(ctx context.Context, e db.Export, until time.Time) (*ksef
 		if err != nil {
 			return nil, err
 		}
+		s.showProgress(0) // KSeF answers: whoever waits is not stuck
 		switch status.Code {
 		case ksef.ExportDone:
 			if status.Package == nil {
@@ -490,6 +458,35 @@ func (s *stream) write(ctx context.Context, batch *batch, known map[string]db.Kn
 	return ctx.Err()
 }
 
+// askList lets KSeF begin to prepare a package that holds only metadata, of all of the
+// stream's role in a window.
+//
+// Unlike a package of invoices it is not kept in the database: a crash costs at most
+// this one, which is asked for again.
+func (s *stream) askList(ctx context.Context, from, to ksef.Timestamp) (db.Export, error) {
+	key := ksef.NewExportKey()
+	s.report.Requests++
+	reference, err := s.remote.StartExport(ctx, ksef.Query{SubjectType: s.subject, From: from, To: to}, true, key)
+	return db.Export{
+		Role: s.role, From: string(from), To: string(to), Reference: reference,
+		Key: key.Key[:], IV: key.IV[:], CreatedAt: s.Now(),
+	}, err
+}
+
+// fetchList waits until then at most for a package that holds metadata alone, and
+// gives what it lists.
+func (s *stream) fetchList(ctx context.Context, e db.Export, until time.Time) (listed taken, hwm ksef.Timestamp, err error) {
+	err = s.withPackage(ctx, e, s.packagesDir(), until, func(p *ksef.Package, files []*os.File) (err error) {
+		if listed, _, err = readPackage(ctx, p, files); err != nil {
+			return err
+		}
+		hwm = p.HWM
+		listed.next, listed.more, err = packageContinuation(p, listed, ksef.Timestamp(e.To))
+		return err
+	})
+	return listed, hwm, err
+}
+
 // packageContinuation is continuation for a package.
 func packageContinuation(p *ksef.Package, pack taken, to ksef.Timestamp) (next ksef.Timestamp, more bool, err error) {
 	if p.HWM == "" {
@@ -512,4 +509,40 @@ func packageContinuation(p *ksef.Package, pack taken, to ksef.Timestamp) (next k
 		return p.HWM, false, nil
 	}
 	return last, true, nil
+}
+
+// situation is what plan has to know before anything was asked.
+func (s *stream) situation(ctx context.Context) (situation, error) {
+	abandoned, err := s.db.Abandoned(ctx, s.Now().Add(-abandonedFor))
+	if err != nil {
+		return situation{}, err
+	}
+	is := situation{
+		continued: s.continued,
+		refused:   s.Now().Before(s.noExports) || abandoned >= maxAbandoned,
+	}
+	var next time.Time
+	is.exports, next = s.remote.Budget(ksef.GroupExport)
+	is.nextExport = next.Sub(s.Now())
+	is.downloads, _ = s.remote.Budget(ksef.GroupDownload)
+	return is, nil
+}
+
+// doesWithoutExports tells whether err leaves other ways to go on for now, and
+// remembers for how long.
+func (s *stream) doesWithoutExports(err error) bool {
+	var budget *ksef.BudgetError
+	switch {
+	case err == nil, errors.Is(err, ksef.ErrNothingNew):
+		return false
+	case errors.As(err, &budget):
+		// Spent since it was planned, or blocked by KSeF: the next plan sees it.
+		return budget.Group == ksef.GroupExport
+	case errors.Is(err, errExport), answered(err, http.StatusBadRequest):
+	default:
+		return false
+	}
+	s.Log.Warn("no package is to be had, doing without for a while", "role", s.role, "err", err)
+	s.noExports = s.Now().Add(exportPause)
+	return true
 }

@@ -2,12 +2,8 @@ package sync
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"math/big"
-	"net/http"
-	"slices"
 	"time"
 
 	"ksefmirror/db"
@@ -23,15 +19,13 @@ const (
 	// lastPage is the number of the last page of a query; the one behind it would
 	// begin with row 10,000, which KSeF refuses (open-api, 21405).
 	lastPage = packageFull/pageSize - 1
+	// retryAfter is how long an invoice that could not be mirrored waits for its
+	// next attempt, which costs a query and a download.
+	retryAfter = time.Hour
 	// retryInstantAfter is how long an instant that could not be mirrored as a
 	// whole waits for its next attempt, which costs several packages.
 	retryInstantAfter = 24 * time.Hour
 )
-
-// behind is the first instant after at.
-func behind(at ksef.Timestamp) ksef.Timestamp {
-	return ksef.Timestamp(at.Time().Add(smallestStep).Format("2006-01-02T15:04:05.0000000Z"))
-}
 
 // storeInstant stores every invoice of one permanent storage date and moves the
 // stream behind it. If they are best fetched by packages, it only begins with it:
@@ -58,7 +52,7 @@ func (s *stream) storeInstant(ctx context.Context, at ksef.Timestamp) error {
 	case wait:
 		return &ksef.BudgetError{Group: ksef.GroupExport, Until: s.Now().Add(is.nextExport)}
 	case package_:
-		s.partitions[s.role] = &partition{at: at, hwm: s.hwm, pending: []ksef.Filter{{}}, listed: map[string]bool{}}
+		s.partition = &partition{at: at, hwm: s.hwm, pending: []ksef.Filter{{}}, listed: map[string]bool{}}
 		return nil
 	}
 	if err := s.storePages(ctx, at, first); err != nil {
@@ -122,31 +116,6 @@ func (s *stream) readPages(ctx context.Context, at ksef.Timestamp, first ksef.Me
 	}
 }
 
-// badRequest tells whether KSeF refused what was asked, and would again.
-func badRequest(err error) bool {
-	var refused *ksef.Error
-	return errors.As(err, &refused) && refused.HTTPStatus == http.StatusBadRequest && !refused.Retryable()
-}
-
-// partition is an instant on its way into the mirror by packages: at first one
-// of all its invoices, and in place of each that KSeF cuts short two of fewer,
-// told apart by a filter. It outlives a cycle that the limits end, but not the
-// process: the next one begins anew and finds most of the invoices stored.
-type partition struct {
-	at      ksef.Timestamp
-	hwm     ksef.Timestamp // when it was begun; "" when the stream is beyond it
-	pending []ksef.Filter  // the parts that are not stored; the last is next
-	divided bool
-	asked   db.Export // of the next part, while KSeF prepares it; else without an ID
-	// listed has the number of every invoice that came, and whether it came in a
-	// part that was not divided further. In the end all did, unless KSeF's filters
-	// leave some out.
-	listed map[string]bool
-	// indivisible says that a part was cut short and that no filter divides it.
-	indivisible bool
-	refused     error // errFilter, with KSeF's reason; nil: it took every one
-}
-
 var (
 	// errNoPackage says that a package of an instant came to nothing.
 	errNoPackage = fmt.Errorf("no package is to be had now: %w", ErrStuck)
@@ -154,8 +123,10 @@ var (
 	errFilter = errors.New("KSeF refuses the filter")
 )
 
-// nextPart stores one part of a partition, and leaves the instant after the last.
-func (s *stream) nextPart(ctx context.Context, p *partition) error {
+// nextPart stores one part of the stream's partition, and leaves the instant after
+// the last.
+func (s *stream) nextPart(ctx context.Context) error {
+	p := s.partition
 	last := len(p.pending) - 1
 	pack, err := s.storePart(ctx, p, p.pending[last])
 	triedAgain := p.at.Compare(s.position) < 0
@@ -166,7 +137,7 @@ func (s *stream) nextPart(ctx context.Context, p *partition) error {
 		// Without a package the next plan finds another way; an instant that was
 		// tried again is due another day, and what is behind it goes on.
 		s.Log.Warn("instant is not complete yet", "role", s.role, "instant", p.at, "err", err)
-		delete(s.partitions, s.role)
+		s.partition = nil
 		return nil
 	case err != nil:
 		return err
@@ -185,7 +156,7 @@ func (s *stream) nextPart(ctx context.Context, p *partition) error {
 	if len(p.pending) > 0 {
 		return nil
 	}
-	delete(s.partitions, s.role)
+	s.partition = nil
 	if s.hwm == "" {
 		s.hwm = p.hwm
 	}
@@ -193,27 +164,6 @@ func (s *stream) nextPart(ctx context.Context, p *partition) error {
 		return s.setInstantAside(ctx, p, problem)
 	}
 	return s.leaveInstant(ctx, p.at)
-}
-
-// problem says what is wrong when the parts do not cover the instant, else "".
-func (p *partition) problem() string {
-	missed := 0
-	for _, covered := range p.listed {
-		if !covered {
-			missed++
-		}
-	}
-	switch {
-	case p.indivisible:
-		return "more are alike in gross amount, attachment and self-invoicing than KSeF gives at once"
-	case p.refused != nil:
-		return p.refused.Error()
-	case missed > 0:
-		// The parts cover every amount. If they lack what a package without a filter
-		// brought, they lack who knows what else.
-		return fmt.Sprintf("%d were in none of the parts", missed)
-	}
-	return ""
 }
 
 // storePart stores a part by a package. Used up limits are no reason to do
@@ -228,8 +178,7 @@ func (s *stream) storePart(ctx context.Context, p *partition, filter ksef.Filter
 	}
 	s.report.Reason = fmt.Sprintf("%s: %s", package_, "many invoices were stored at one instant")
 	pack, err := s.exportPart(ctx, p, filter)
-	var budget *ksef.BudgetError
-	if !errors.Is(err, errFilter) && !errors.As(err, &budget) && s.doesWithoutExports(err) {
+	if !errors.Is(err, errFilter) && !overLimit(err) && s.doesWithoutExports(err) {
 		return taken{}, fmt.Errorf("invoices of %s: %w: %w", p.at, errNoPackage, err)
 	}
 	return pack, err
@@ -323,83 +272,4 @@ func (s *stream) storeWaiting(ctx context.Context, q db.Quarantined) error {
 		}
 	}
 	return s.storeInstant(ctx, at)
-}
-
-// divide gives two filters that together select all that f selects, whatever it
-// is: each amount is on one side of a limit or on both, and each flag is set or
-// not (all are required of InvoiceMetadata, open-api). rows are some of what f
-// selects; they tell where to cut. nil: nothing is left to divide by.
-func divide(f ksef.Filter, rows []ksef.Metadata) []ksef.Filter {
-	one, other := f, f
-	if limit, ok := cut(f.Amount, rows); ok {
-		below, above := ksef.AmountRange{Type: "Brutto", To: limit}, ksef.AmountRange{Type: "Brutto", From: limit}
-		if f.Amount != nil {
-			below.From, above.To = f.Amount.From, f.Amount.To
-		}
-		one.Amount, other.Amount = &below, &above
-		return []ksef.Filter{one, other}
-	}
-	switch {
-	case f.HasAttachment == nil:
-		one.HasAttachment, other.HasAttachment = new(bool), new(true)
-	case f.IsSelfInvoicing == nil:
-		one.IsSelfInvoicing, other.IsSelfInvoicing = new(bool), new(true)
-	default:
-		return nil
-	}
-	return []ksef.Filter{one, other}
-}
-
-// cut finds the gross amount, strictly within a range, that has about half of the
-// rows on either side and none on it. So every cut makes the range smaller, and
-// where all rows have the same amount two cuts set it apart from any other: then
-// there is none left.
-func cut(within *ksef.AmountRange, rows []ksef.Metadata) (limit json.Number, ok bool) {
-	var low, high *big.Rat // nil: open
-	if within != nil {
-		low, high = amount(within.From), amount(within.To)
-	}
-	inside := func(x *big.Rat) bool { return (low == nil || x.Cmp(low) > 0) && (high == nil || x.Cmp(high) < 0) }
-	var amounts []*big.Rat
-	for _, row := range rows {
-		if x := amount(row.GrossAmount); x != nil && (inside(x) || low != nil && x.Cmp(low) == 0 || high != nil && x.Cmp(high) == 0) {
-			amounts = append(amounts, x)
-		}
-	}
-	if len(amounts) == 0 {
-		return "", false
-	}
-	slices.SortFunc(amounts, (*big.Rat).Cmp)
-	nearest := 0 // to the middle, of the places where the amount changes
-	for i := 1; i < len(amounts); i++ {
-		if amounts[i-1].Cmp(amounts[i]) < 0 && distance(2*i, len(amounts)) < distance(2*nearest, len(amounts)) {
-			nearest = i
-		}
-	}
-	var candidates []*big.Rat
-	if nearest > 0 {
-		middle := new(big.Rat).Add(amounts[nearest-1], amounts[nearest])
-		candidates = append(candidates, middle.Mul(middle, big.NewRat(1, 2)))
-	} else { // half a grosz above and below the one amount
-		half := big.NewRat(1, 200)
-		candidates = append(candidates, new(big.Rat).Add(amounts[0], half), new(big.Rat).Sub(amounts[0], half))
-	}
-	for _, x := range candidates {
-		if inside(x) {
-			digits, _ := x.FloatPrec() // exact, as every sum of decimals and half of it
-			return json.Number(x.FloatString(digits)), true
-		}
-	}
-	return "", false
-}
-
-func distance(a, b int) int { return max(a-b, b-a) }
-
-// amount reads a JSON number exactly; nil for "" and what is none.
-func amount(number json.Number) *big.Rat {
-	x, ok := new(big.Rat).SetString(number.String())
-	if !ok {
-		return nil
-	}
-	return x
 }

@@ -11,8 +11,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"time"
@@ -21,80 +19,9 @@ import (
 	"github.com/google/uuid"
 
 	"ksefmirror/db"
-	"ksefmirror/internal/ksef"
+	"ksefmirror/internal/audit"
 	"ksefmirror/internal/tree"
 )
-
-// Remote is what a mirror asks of KSeF. Every method may return
-// [ksef.BudgetError] when the limits forbid the request until later; nothing was
-// sent then. No method is repeated within a cycle except as this package says.
-type Remote interface {
-	// QueryMetadata lists one page, ascending by permanent storage date.
-	QueryMetadata(ctx context.Context, q ksef.Query, page, pageSize int) (ksef.MetadataPage, error)
-	// Invoice gives the bytes of an invoice exactly as served.
-	Invoice(ctx context.Context, number ksef.Number) ([]byte, error)
-	// RateLimits asks for the limits in force and applies them.
-	RateLimits(ctx context.Context) (ksef.Limits, error)
-	// StartExport asks for a package of what q selects and gives its reference.
-	// After an error without an answer it is unknown whether KSeF prepares it.
-	StartExport(ctx context.Context, q ksef.Query, metadataOnly bool, key ksef.ExportKey) (reference string, err error)
-	ExportStatus(ctx context.Context, reference string) (ksef.ExportStatus, error)
-	// DownloadPart writes a part, decrypted; what was written counts only if it
-	// returns nil. It may be called from several goroutines.
-	DownloadPart(ctx context.Context, p ksef.Part, key ksef.ExportKey, w io.Writer) error
-	// Budget tells how many requests of a group the limits allow now and, if none,
-	// when the next may be.
-	Budget(group ksef.Group) (left int, next time.Time)
-}
-
-// Options say what a mirror mirrors and where.
-type Options struct {
-	Dir         string // the mirror's own folder
-	Environment string // test, demo or prod: recorded, so that one folder never mixes two
-	Context     ksef.Context
-	Roles       []string  // seller, buyer, third_party, authorized
-	NightRoles  []string  // those of Roles that are asked for once a night
-	Since       time.Time // where a stream without a watermark starts
-	// EveryRole asks in each cycle for every role, also for those that have always
-	// been empty and were asked not long ago, and for NightRoles by day.
-	EveryRole bool
-	Layout    tree.Layout
-	// Turn, with room for one, is shared by mirrors of a process that store packages
-	// one after another. nil: this one does not wait for others.
-	Turn chan struct{}
-	// Receivers are told of new invoices, by others: see [db.DB.SetReceivers]. nil
-	// leaves those that the database knows.
-	Receivers []string
-	// Remote makes the client whose requests are counted in the given log. nil
-	// serves commands that ask nothing of KSeF, such as verify.
-	Remote   func(ksef.RequestLog) Remote
-	Progress func(Progress) // nil, or called as invoices are listed and stored
-	// Existing refuses to make a new mirror where there is none: one that was open
-	// before has not vanished for good.
-	Existing bool
-	// NewTree makes the invoices folder anew when its marker is gone. Only a person can
-	// know that it is lost rather than not mounted.
-	NewTree bool
-	// BackUpTo is the folder for the nightly backups, and BackUpKeep how many of this
-	// mirror are kept there; "": there are none.
-	BackUpTo   string
-	BackUpKeep int
-	// Watcher tells of changes in the invoices folder before an audit finds them; nil:
-	// nothing does.
-	Watcher *tree.Watcher
-	Log     *slog.Logger                               // nil discards
-	Now     func() time.Time                           // nil: time.Now
-	Sleep   func(context.Context, time.Duration) error // nil: real
-}
-
-// Progress says how far a cycle is. Pending counts invoices that were listed by
-// KSeF and are not stored yet; it falls to 0 and may rise again with each page.
-type Progress struct {
-	Role    string
-	Stored  int // stored so far in this cycle, all roles
-	Pending int
-	Package bool // they come in one package, else one by one
-}
 
 // ErrLocked is returned by [Open] when another process works on the mirror.
 var ErrLocked = errors.New("another process is working on this mirror")
@@ -106,28 +33,28 @@ type Mirror struct {
 	lock       *flock.Flock
 	db         *db.DB
 	invoices   *tree.Tree
+	files      *audit.Auditor // of invoices, against db
 	quarantine *tree.Tree
 	remote     Remote
 	warsaw     *time.Location
 
-	limitsRead time.Time
-	progress   Progress
-	noExports  map[string]time.Time  // by role: until when packages are not asked for
-	partitions map[string]*partition // by role: the crowded instant that is being mirrored, if any
-	awaited    map[string]db.Export  // by role: the export that a scheduled reconciliation waits for
-	rereadFrom db.OutdatedPlace      // up to where invoices that an older version read were read again
-	reread     bool                  // there are no more of them
+	progress Progress // of this cycle
 
-	adoptable map[string][]string // by KSeF number: files of the tree that no row names, while the database takes over the tree
-	backedUp  time.Time           // when a backup was last tried
+	// From one cycle to the next, until the process ends:
+	limitsRead time.Time           // when KSeF last told the limits in force
+	memories   map[string]*memory  // by role
+	adoptable  map[string][]string // by KSeF number: files of the tree that no row names, while the database takes over the tree
+	rereadFrom db.OutdatedPlace    // up to where invoices that an older version read were read again
+	reread     bool                // there are no more of them
+	backedUp   time.Time           // when a backup was last tried
+}
 
-	watch       *tree.Watch              // nil without a watcher
-	watchedTo   int64                    // the newest invoice whose folder is watched; 0: to be looked at again
-	vanished    bool                     // a folder has gone: an audit is due now,
-	hurry       bool                     // and is not spread over the day
-	unrestored  map[string]db.StoredFile // by KSeF number: files that could not be restored yet
-	healed      map[string]int           // by KSeF number: how often since the audit began, as the watcher told
-	saidTooMany int64                    // the audit that said that it restores no more
+// memory is what a mirror remembers of a role from one cycle to the next. A process
+// that starts has none, and needs none.
+type memory struct {
+	noExports time.Time  // until when packages are not asked for
+	partition *partition // the crowded instant that is being mirrored, if any
+	awaited   db.Export  // that a scheduled reconciliation waits for; else without a reference
 }
 
 // Open locks and opens the mirror in o.Dir, and creates it where there is none.
@@ -135,7 +62,7 @@ type Mirror struct {
 // when the database knows of invoices but their folder's marker is missing: then
 // nothing is written, for an empty mount point must not be filled.
 func Open(ctx context.Context, o Options) (*Mirror, error) {
-	m, err := newMirror(o)
+	m, err := lock(o)
 	if err != nil {
 		return nil, err
 	}
@@ -150,34 +77,28 @@ func Open(ctx context.Context, o Options) (*Mirror, error) {
 
 // newMirror makes a mirror that is not open yet.
 func newMirror(o Options) (*Mirror, error) {
-	if o.Log == nil {
-		o.Log = slog.New(slog.DiscardHandler)
-	}
-	if o.Now == nil {
-		o.Now = time.Now
-	}
-	if o.Sleep == nil {
-		o.Sleep = sleep
-	}
-	if o.Progress == nil {
-		o.Progress = func(Progress) {}
-	}
+	o.setDefaults()
 	warsaw, err := time.LoadLocation("Europe/Warsaw")
 	if err != nil {
 		return nil, fmt.Errorf("time zone of Poland: %w", err)
 	}
-	return &Mirror{
-		Options: o, warsaw: warsaw,
-		noExports: map[string]time.Time{}, partitions: map[string]*partition{}, awaited: map[string]db.Export{},
-		unrestored: map[string]db.StoredFile{}, healed: map[string]int{},
-	}, nil
+	m := &Mirror{Options: o, warsaw: warsaw, memories: map[string]*memory{}}
+	for _, role := range o.Roles {
+		m.memories[role] = &memory{}
+	}
+	return m, nil
 }
 
-func (m *Mirror) open(ctx context.Context) error {
-	if err := m.lockFolder(); err != nil {
-		return err
+// lock makes a mirror that is not open yet, but this process's own.
+func lock(o Options) (*Mirror, error) {
+	m, err := newMirror(o)
+	if err != nil {
+		return nil, err
 	}
-	return m.openLocked(ctx)
+	if err := m.lockFolder(); err != nil {
+		return nil, errors.Join(err, m.Close())
+	}
+	return m, nil
 }
 
 // lockFolder makes the mirror this process's own.
@@ -215,8 +136,8 @@ func (m *Mirror) exists() error {
 	return nil
 }
 
-// openLocked opens the mirror, whose lock is held.
-func (m *Mirror) openLocked(ctx context.Context) error {
+// open opens the mirror, whose lock is held.
+func (m *Mirror) open(ctx context.Context) error {
 	// The folder and the database carry one identifier, so that a folder on a
 	// volume that is not mounted, or the folder of another mirror, is noticed. A
 	// new database adopts the identifier of a folder that is there already: after
@@ -265,9 +186,9 @@ func (m *Mirror) openLocked(ctx context.Context) error {
 	if err := m.findAdoptable(ctx); err != nil {
 		return err
 	}
+	m.files = audit.New(m.db, m.invoices, m.Log, m.Now, m.night)
 	if m.Watcher != nil {
-		m.watch = m.Watcher.Tree(m.invoices)
-		if err := m.watchFolders(ctx); err != nil {
+		if err := m.files.Watch(ctx, m.Watcher); err != nil {
 			return err
 		}
 	}
@@ -295,18 +216,25 @@ func (m *Mirror) openLocked(ctx context.Context) error {
 	return nil
 }
 
+// findAdoptable finds the files of the tree that no row names, by the KSeF numbers
+// that end their names, when the database takes over the tree. People may have moved
+// them, and the layout may have changed.
+func (m *Mirror) findAdoptable(ctx context.Context) error {
+	adopts, err := m.db.Adopts(ctx)
+	if err != nil || !adopts {
+		return err
+	}
+	m.adoptable, err = audit.Unnamed(ctx, m.db, m.invoices)
+	return err
+}
+
 // holdOff is for how long no request goes out after a database took the place of
 // another: the longest window in which KSeF counts them (limity-api.md). The
 // requests of the last hour are recorded in the other one.
 const holdOff = time.Hour
 
-// mirrored is what the database has to mirror.
-func (m *Mirror) mirrored(id string) db.Mirror {
-	return db.Mirror{Environment: m.Environment, ContextType: m.Context.Type, ContextValue: m.Context.Value, ID: id}
-}
-
-// DatabasePath is where the database of the mirror in dir is.
-func DatabasePath(dir string) string { return filepath.Join(dir, "database", "invoices.db") }
+// night is when the last night of the mirror began.
+func (m *Mirror) night() time.Time { return lastNight(m.Now(), m.db.Mirror().ID, m.warsaw) }
 
 // Database is the mirror's database. It is closed with the mirror.
 func (m *Mirror) Database() *db.DB { return m.db }
@@ -315,24 +243,12 @@ func (m *Mirror) Database() *db.DB { return m.db }
 // see [db.DB.Rest]. It is for a process that keeps many mirrors open.
 func (m *Mirror) Rest() { m.db.Rest() }
 
-// InvoicesDir is where the folder tree of the mirror in dir is.
-func InvoicesDir(dir string) string { return filepath.Join(dir, "invoices") }
-
-// InvoicesDir is the folder tree that people browse.
-func (m *Mirror) InvoicesDir() string { return InvoicesDir(m.Dir) }
-
-// QuarantineDir holds what arrived but failed its checks.
-func (m *Mirror) QuarantineDir() string { return filepath.Join(m.Dir, "quarantine") }
-
-// packagesDir holds the parts of packages while they are read.
-func (m *Mirror) packagesDir() string { return filepath.Join(m.Dir, "packages") }
-
 // Close closes the mirror and releases its lock. Nothing is lost if it is never
 // called: a process that dies leaves what the last commit left.
 func (m *Mirror) Close() error {
 	var errs []error
-	if m.watch != nil {
-		m.watch.Close()
+	if m.files != nil {
+		m.files.Close()
 	}
 	if m.quarantine != nil {
 		errs = append(errs, m.quarantine.Close())
@@ -347,51 +263,4 @@ func (m *Mirror) Close() error {
 		errs = append(errs, m.lock.Close())
 	}
 	return errors.Join(errs...)
-}
-
-// requestLog lets the limiter keep its memory in the mirror's database, so that
-// restarts, the daemon and commands beside it draw on one budget.
-type requestLog struct{ db *db.DB }
-
-func (l requestLog) StartRequest(ctx context.Context, group string, after int64, open []int64, admit ksef.Admit) (int64, error) {
-	return l.db.StartRequest(ctx, group, after, open, func(recorded []db.Request, blocks map[string]time.Time) time.Time {
-		return admit(logged(recorded), blocks)
-	})
-}
-
-func (l requestLog) EndRequest(ctx context.Context, id int64, at time.Time) error {
-	return l.db.EndRequest(ctx, id, at)
-}
-
-func (l requestLog) BlockGroup(ctx context.Context, group string, until time.Time) error {
-	return l.db.BlockGroup(ctx, group, until)
-}
-
-func (l requestLog) Blocks(ctx context.Context) (map[string]time.Time, error) {
-	return l.db.Blocks(ctx)
-}
-
-func (l requestLog) Requests(ctx context.Context, since time.Time) ([]ksef.LoggedRequest, error) {
-	rows, err := l.db.Requests(ctx, since)
-	return logged(rows), err
-}
-
-func logged(rows []db.Request) []ksef.LoggedRequest {
-	logged := make([]ksef.LoggedRequest, len(rows))
-	for i, r := range rows {
-		logged[i] = ksef.LoggedRequest(r)
-	}
-	return logged
-}
-
-// sleep waits for d or until ctx ends, whose error it returns then.
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
-	}
 }

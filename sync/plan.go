@@ -1,6 +1,10 @@
 package sync
 
-import "time"
+import (
+	"time"
+
+	"ksefmirror/db"
+)
 
 const (
 	// singles is how many invoices are fetched one by one at most, while packages
@@ -88,4 +92,13 @@ func plan(s situation) (route, string) {
 // within a day.
 func pause(idleSince, asked time.Time) time.Duration {
 	return min(asked.Sub(idleSince)/4, longestPause)
+}
+
+// rest is how long a role is left alone after its last run: only one that has
+// always been empty rests, and only while nothing is wrong with it.
+func rest(row db.Stream) time.Duration {
+	if row.IdleSince.IsZero() || row.LastError != "" {
+		return 0
+	}
+	return pause(row.IdleSince, row.LastRunAt)
 }

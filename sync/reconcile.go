@@ -1,12 +1,9 @@
 package sync
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
-	"os"
 	"slices"
 	"time"
 
@@ -99,7 +96,7 @@ func (m *Mirror) reconcile(ctx context.Context, r *Reconciliation) error {
 			continue
 		case p.err != nil && !fromKSeF(p.err):
 			return p.err // as well: what is wrong here concerns all
-		case !limited(p.err) && !p.owes:
+		case Limited(p.err) == nil && !p.owes:
 			if err := p.finish(ctx); err != nil {
 				return err
 			}
@@ -114,24 +111,8 @@ func (m *Mirror) reconcile(ctx context.Context, r *Reconciliation) error {
 	return errors.Join(errs...)
 }
 
-// fromKSeF tells whether err is KSeF's or the network's doing, rather than this
-// machine's.
-func fromKSeF(err error) bool {
-	var refused *ksef.Error
-	var login *ksef.LoginError
-	var budget *ksef.BudgetError
-	return errors.As(err, &refused) || errors.As(err, &login) || errors.As(err, &budget) || errors.Is(err, ErrStuck)
-}
-
-// lookAgain is after what time a scheduled pass looks whether the limits spare it a
-// request by now.
-const lookAgain = time.Minute
-
 // errLater ends a scheduled pass for now: there is no time or budget left for it.
 var errLater = errors.New("it goes on later")
-
-// errNoList says that no list is to be had by a package.
-var errNoList = errors.New("no package of metadata is to be had")
 
 // errNothingYet is for a role without a watermark.
 var errNothingYet = fmt.Errorf("nothing is complete yet that could be compared, sync first: %w", ErrStuck)
@@ -139,7 +120,7 @@ var errNothingYet = fmt.Errorf("nothing is complete yet that could be compared, 
 // pass is the comparison of one role. Its stream stores what was missing, as a
 // cycle would, but never moves.
 type pass struct {
-	*stream
+	lister
 	row   db.Reconciliation
 	found RoleReconciliation
 	late  map[string]bool // those of found
@@ -149,9 +130,6 @@ type pass struct {
 	// owes says that invoices were found missing and are not stored yet: such a pass
 	// is never over, whatever keeps it, or nobody would ask for them again.
 	owes bool
-	// until is when a scheduled pass ends for now, to leave the time and the budget
-	// to the mirror. Zero for a person's.
-	until time.Time
 }
 
 // passes makes a pass for every role for which begin gives a row.
@@ -167,7 +145,7 @@ func (m *Mirror) passes(ctx context.Context, begin func(*stream) (db.Reconciliat
 			return nil, err
 		}
 		if ok {
-			passes = append(passes, &pass{stream: s, row: row, late: map[string]bool{}, table: newTable(m.warsaw)})
+			passes = append(passes, &pass{lister: lister{stream: s}, row: row, late: map[string]bool{}, table: newTable(m.warsaw)})
 		}
 	}
 	return passes, nil
@@ -216,7 +194,7 @@ func (p *pass) reached() ksef.Timestamp { return ksef.Timestamp(p.row.Reached) }
 
 // unlessLater makes errLater of what a scheduled pass need not count as trouble.
 func (p *pass) unlessLater(err error) error {
-	if !p.until.IsZero() && (limited(err) || errors.Is(err, errPending)) {
+	if !p.until.IsZero() && (Limited(err) != nil || errors.Is(err, errPending)) {
 		return errLater
 	}
 	return err
@@ -303,199 +281,6 @@ func (p *pass) part(ctx context.Context, from, to ksef.Timestamp) error {
 		return fmt.Errorf("KSeF now guarantees its list only up to %s: %w", l.end, ErrStuck)
 	}
 	return nil
-}
-
-// listing is all that KSeF lists from somewhere up to end, which is not included.
-type listing struct {
-	rows []ksef.Metadata // some may lie at end or after it
-	end  ksef.Timestamp
-	more bool // end is not yet the end of what was asked for
-	// crowded says that from here to end there is more than KSeF lists at once, or
-	// lists reliably: rows says nothing then.
-	crowded bool
-}
-
-// list asks KSeF what it has in a window: by one page of metadata where a page
-// will hold it, as for a role that is always empty, else by a package of metadata
-// alone; each in place of the other where the limits or KSeF refuse it.
-func (p *pass) list(ctx context.Context, from, to ksef.Timestamp) (listing, error) {
-	held, err := p.db.CountHeld(ctx, p.role, from.Time(), to.Time(), pageSize)
-	if err != nil {
-		return listing{}, err
-	}
-	ways := []func(context.Context, ksef.Timestamp, ksef.Timestamp) (listing, error){p.listByPackage, p.listByPage}
-	if held < pageSize {
-		slices.Reverse(ways)
-	}
-	for {
-		var limit *ksef.BudgetError
-		for _, way := range ways {
-			l, err := way(ctx, from, to)
-			var budget *ksef.BudgetError
-			switch {
-			case errors.As(err, &budget):
-				if limit == nil || budget.Until.Before(limit.Until) {
-					limit = budget
-				}
-			case !errors.Is(err, errNoList):
-				return l, err
-			}
-		}
-		// A page is refused by nothing else. What the last cycle of an hour ago took
-		// may be free in a moment.
-		if !p.Now().Add(lookAgain).Before(p.until) {
-			return listing{}, limit
-		}
-		if err := p.Sleep(ctx, lookAgain); err != nil {
-			return listing{}, err
-		}
-	}
-}
-
-// afford refuses what a scheduled pass would take from the mirror: of packages it
-// leaves half an hour's, of queries one for each role.
-func (p *pass) afford(ctx context.Context, group ksef.Group) error {
-	if p.until.IsZero() {
-		return nil
-	}
-	keep := len(p.Roles)
-	if group == ksef.GroupExport {
-		limits, err := readLimits(ctx, p.db)
-		if err != nil {
-			return err
-		}
-		keep = limits[group].PerHour / 2
-	}
-	if left, next := p.remote.Budget(group); left <= keep {
-		return &ksef.BudgetError{Group: group, Until: next}
-	}
-	return nil
-}
-
-// listByPage lists by one page of metadata.
-func (p *pass) listByPage(ctx context.Context, from, to ksef.Timestamp) (listing, error) {
-	page, err := p.page(ctx, from, to, 0)
-	if err != nil {
-		return listing{}, err
-	}
-	end, more, err := continuation(page, to)
-	return listing{rows: page.Invoices, end: end, more: more}, err
-}
-
-func (p *pass) page(ctx context.Context, from, to ksef.Timestamp, number int) (ksef.MetadataPage, error) {
-	if err := p.afford(ctx, ksef.GroupMetadata); err != nil {
-		return ksef.MetadataPage{}, err
-	}
-	page, err := p.query(ctx, ksef.Query{From: from, To: to}, number)
-	p.hwm = "" // that of a past window is its end: it says nothing about the stream
-	return page, err
-}
-
-// listInstant lists one permanent storage date that has more rows than a page, or
-// than a package, by numbered pages, as a cycle does. Where a row comes twice
-// another may be left out, and would pass for one that KSeF no longer lists.
-func (p *pass) listInstant(ctx context.Context, at ksef.Timestamp) (listing, error) {
-	l := listing{end: behind(at), more: true}
-	seen := map[string]bool{}
-	for number := 0; ; number++ {
-		page, err := p.page(ctx, at, at, number)
-		// A scheduled pass does not begin an instant again and again that has more
-		// pages than an hour spares.
-		tooFar := number > 0 && !p.until.IsZero() && limited(err)
-		if err != nil && !badRequest(err) && !tooFar {
-			return listing{}, err
-		}
-		l.crowded = err != nil || page.IsTruncated || page.HasMore && (number == lastPage || len(page.Invoices) < pageSize)
-		for _, row := range page.Invoices {
-			l.crowded = l.crowded || seen[row.KSeFNumber]
-			seen[row.KSeFNumber] = true
-		}
-		l.rows = append(l.rows, page.Invoices...)
-		if l.crowded || !page.HasMore {
-			return l, nil
-		}
-	}
-}
-
-// listByPackage lists by a package that holds metadata alone.
-//
-// Unlike the mirror's own, such an export is not kept in the database: a crash
-// costs at most this one, which is asked for again. A scheduled pass that cannot
-// wait remembers it until its next turn.
-func (p *pass) listByPackage(ctx context.Context, from, to ksef.Timestamp) (listing, error) {
-	if is, err := p.situation(ctx); err != nil || is.refused {
-		return listing{}, cmp.Or(err, errNoList)
-	}
-	e, waited := p.awaited[p.role]
-	delete(p.awaited, p.role)
-	if !waited || e.From != string(from) || e.To != string(to) {
-		var err error
-		if e, err = p.startList(ctx, from, to); err != nil {
-			return listing{}, p.orNoList(ctx, err)
-		}
-	}
-	until := p.until
-	if until.IsZero() {
-		until = p.Now().Add(patience)
-	}
-	var l listing
-	err := p.withPackage(ctx, e, until, func(done *ksef.Package, files []*os.File) error {
-		pack, _, err := readPackage(ctx, done, files)
-		if err != nil {
-			return err
-		}
-		l.rows = pack.rows
-		l.end, l.more, err = packageContinuation(done, pack, to)
-		return err
-	})
-	var budget *ksef.BudgetError
-	if errors.Is(err, errPending) && !p.until.IsZero() || errors.As(err, &budget) {
-		p.awaited[p.role] = e
-		return listing{}, err
-	}
-	if errors.Is(err, errTooLong) {
-		err = errors.Join(err, p.abandon(ctx, e))
-	}
-	return l, p.orNoList(ctx, err)
-}
-
-// startList asks for a package of metadata.
-func (p *pass) startList(ctx context.Context, from, to ksef.Timestamp) (db.Export, error) {
-	if err := p.afford(ctx, ksef.GroupExport); err != nil {
-		return db.Export{}, err
-	}
-	key := ksef.NewExportKey()
-	p.report.Requests++
-	reference, err := p.remote.StartExport(ctx, ksef.Query{SubjectType: p.subject, From: from, To: to}, true, key)
-	return db.Export{
-		Role: p.role, From: string(from), To: string(to), Reference: reference,
-		Key: key.Key[:], IV: key.IV[:], CreatedAt: p.Now(),
-	}, err
-}
-
-// abandon lets an export that was given up count among those of the mirror: KSeF
-// makes only so many at a time, and one that hangs may count.
-func (p *pass) abandon(ctx context.Context, e db.Export) error {
-	id, err := p.db.StartExport(ctx, e)
-	if err != nil {
-		return err
-	}
-	return p.db.AbandonExport(ctx, id, p.Now())
-}
-
-// orNoList makes errNoList of an error after which pages may still do.
-func (p *pass) orNoList(ctx context.Context, err error) error {
-	var refused *ksef.Error
-	switch {
-	case err == nil || ctx.Err() != nil:
-		return err
-	case errors.Is(err, errExport), errors.Is(err, errPending),
-		errors.As(err, &refused) && refused.HTTPStatus == http.StatusBadRequest:
-		p.noExports[p.role] = p.Now().Add(exportPause)
-		p.Log.Warn("no package is to be had, reconciling by pages", "role", p.role, "err", err)
-		return errNoList
-	}
-	return err
 }
 
 // compare holds what KSeF lists from somewhere to l.end against what is here.
@@ -612,9 +397,8 @@ func (p *pass) fetch(ctx context.Context, rows []ksef.Metadata, known map[string
 	if len(absent) > singles && !is.refused {
 		byDate := func(a, b ksef.Metadata) int { return a.Stored.Compare(b.Stored) }
 		first, last := slices.MinFunc(absent, byDate).Stored, slices.MaxFunc(absent, byDate).Stored
-		var budget *ksef.BudgetError
 		_, _, err := p.export(ctx, first, last)
-		if err != nil && !errors.As(err, &budget) && !errors.Is(p.orNoList(ctx, err), errNoList) {
+		if err != nil && !overLimit(err) && !errors.Is(p.orNoList(ctx, err), errNoList) {
 			return err
 		}
 	}

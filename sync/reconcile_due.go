@@ -2,7 +2,6 @@ package sync
 
 import (
 	"context"
-	"hash/fnv"
 	"time"
 
 	"ksefmirror/db"
@@ -10,10 +9,6 @@ import (
 
 const (
 	oneDay = 24 * time.Hour
-	// The nights begin in this hour in Poland and last so long. Each mirror has its
-	// own moment in them, so that many do not march in step.
-	nightHour = 1
-	nightSpan = 4 * time.Hour
 	// reconcileRetry is how long after a failure a comparison is tried again.
 	reconcileRetry = 4 * time.Hour
 )
@@ -42,7 +37,7 @@ func (m *Mirror) ReconcileDue(ctx context.Context, until time.Time) (Reconciliat
 	if err != nil {
 		return r, err
 	}
-	night := lastNight(m.Now(), m.db.Mirror().ID, m.warsaw)
+	night := m.night()
 	r.passes, err = m.passes(ctx, func(s *stream) (db.Reconciliation, bool, error) {
 		if s.report.Watermark == "" {
 			return db.Reconciliation{}, false, nil
@@ -101,19 +96,4 @@ func dueSpan(now, night, firstRun time.Time, past []db.Reconciliation) time.Dura
 		}
 	}
 	return 0
-}
-
-// lastNight is the latest moment, not after now, at which the mirror with that ID
-// begins its night.
-func lastNight(now time.Time, id string, warsaw *time.Location) time.Time {
-	sum := fnv.New64a()
-	_, _ = sum.Write([]byte(id)) // it never fails
-	after := time.Duration(sum.Sum64() % uint64(nightSpan))
-	now = now.In(warsaw)
-	for days := 0; ; days-- {
-		begin := time.Date(now.Year(), now.Month(), now.Day()+days, nightHour, 0, 0, 0, warsaw).Add(after)
-		if !begin.After(now) {
-			return begin
-		}
-	}
 }

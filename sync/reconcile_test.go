@@ -989,6 +989,31 @@ func TestReconcileListHangs(t *testing.T) {
 	}
 }
 
+// Packages that KSeF takes long to make may take hours, one after another: the daemon
+// hears of each answer, and does not take the mirror for stuck.
+func TestReconcileGivesSignsOfLife(t *testing.T) {
+	slow(t)
+	t.Parallel()
+	w := newWorld(t, ksefsim.Options{PackageCap: 200})
+	w.options.Since = start.Add(-60 * 24 * time.Hour)
+	w.options.Roles = []string{"seller"}
+	w.add(w.generate(900, 40*24*time.Hour, 110)...)
+	w.mustCycle()
+	w.sim.SetExportOutcome(ksefsim.ExportOutcome{Takes: 9 * time.Minute})
+	began := w.clock.Now()
+	last, longest := began, time.Duration(0)
+	w.options.Progress = func(ksefsync.Progress) {
+		longest, last = max(longest, w.clock.Now().Sub(last)), w.clock.Now()
+	}
+	if found := w.mustReconcile(w.options.Since); !found["seller"].Agrees() {
+		t.Errorf("%+v", found)
+	}
+	longest = max(longest, w.clock.Now().Sub(last))
+	if took := w.clock.Now().Sub(began); longest > 2*time.Minute || took < 9*time.Minute {
+		t.Errorf("it took %s, and gave no sign of life for %s", took, longest)
+	}
+}
+
 // Where the cycle took all the time there is, nothing is asked.
 func TestReconcileWithoutTime(t *testing.T) {
 	w := newWorld(t, ksefsim.Options{})

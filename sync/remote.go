@@ -12,30 +12,6 @@ import (
 	"ksefmirror/internal/ksef"
 )
 
-// RequestLog is the log of a mirror's requests, opened beside whoever works on the
-// mirror, so that what is asked of KSeF for a mirror but not of its invoices draws
-// on the same budget.
-type RequestLog struct {
-	requestLog
-}
-
-// OpenRequestLog opens the log of the mirror in o.Dir. The error wraps
-// [fs.ErrNotExist] when the mirror has never run.
-func OpenRequestLog(ctx context.Context, o Options) (*RequestLog, error) {
-	m, err := newMirror(o)
-	if err != nil {
-		return nil, err
-	}
-	d, err := db.OpenBeside(ctx, DatabasePath(m.Dir), m.mirrored(""), m.Log)
-	if err != nil {
-		return nil, err
-	}
-	return &RequestLog{requestLog{d}}, nil
-}
-
-// Close closes the log.
-func (l *RequestLog) Close() error { return l.db.Close() }
-
 // Direct asks KSeF for a person, beside whoever works on the mirror: it holds no
 // lock and touches nothing of the mirror but its log of requests, so that all draw
 // on one budget. What is mirrored it answers from the mirror. Its methods are not
@@ -70,7 +46,7 @@ func (d *Direct) Close() error { return d.m.Close() }
 // Budget tells what the limits leave of this hour, after the requests of all
 // processes.
 func (d *Direct) Budget(ctx context.Context) ([]GroupBudget, error) {
-	return budget(ctx, d.m.db, d.m.Now())
+	return readBudget(ctx, d.m.db, d.m.Now())
 }
 
 // Asked tells whether anything was asked of KSeF.
@@ -83,13 +59,7 @@ func (d *Direct) remote(ctx context.Context) (Remote, error) {
 		return d.m.remote, nil
 	}
 	d.asked = true
-	_, err := d.m.remote.RateLimits(ctx)
-	var refused *ksef.Error
-	var spent *ksef.BudgetError
-	if errors.As(err, &refused) && refused.HTTPStatus != 0 || errors.As(err, &spent) {
-		d.m.Log.Warn("limits in force are unknown, using the published ones", "err", err)
-		err = nil
-	}
+	_, err := d.m.askLimits(ctx)
 	return d.m.remote, err
 }
 
@@ -151,7 +121,7 @@ func (d *Direct) Query(ctx context.Context, q ksef.Query, fresh bool, each func(
 		if !more {
 			return listing, nil
 		}
-		q.From = step(part.To)
+		q.From = behind(part.To)
 		listing.Reached = q.From
 	}
 }
@@ -246,11 +216,6 @@ func (d *Direct) window(q ksef.Query) (part ksef.Query, more bool) {
 	return part, true
 }
 
-// step is the instant after at.
-func step(at ksef.Timestamp) ksef.Timestamp {
-	return ksef.Timestamp(at.Time().Add(smallestStep).Format("2006-01-02T15:04:05.0000000Z"))
-}
-
 // mirrored says up to where the mirror itself can answer a query: what was stored
 // before upTo, or all of it. That is so where the query goes by the date of
 // permanent storage, from a date since which its role is mirrored, below the
@@ -297,16 +262,6 @@ func (d *Direct) listed(ctx context.Context, q ksef.Query, upTo ksef.Timestamp, 
 			}
 		}
 	}
-}
-
-// roleOf is the role of a subject type; "" for one that is none.
-func roleOf(subject ksef.SubjectType) string {
-	for _, role := range []string{"seller", "buyer", "third_party", "authorized"} {
-		if of, err := subjectType(role); err == nil && of == subject {
-			return role
-		}
-	}
-	return ""
 }
 
 // Downloaded is one invoice.

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -133,11 +132,8 @@ func isInside(dir, other string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	relative, err := filepath.Rel(other, absolute)
-	if err != nil {
-		return false, nil // on another volume
-	}
-	return relative != ".." && !strings.HasPrefix(relative, ".."+string(filepath.Separator)), nil
+	inside, err := filepath.Rel(other, absolute)
+	return err == nil && filepath.IsLocal(inside), nil // an error: it is on another volume
 }
 
 func (x *export) run(ctx context.Context) error {
@@ -178,7 +174,7 @@ func (x *export) run(ctx context.Context) error {
 		case !more:
 			return nil
 		default:
-			next = step(part.To)
+			next = behind(part.To)
 		}
 		if err := x.reached(ctx, next); err != nil {
 			return err
@@ -247,11 +243,7 @@ type wanted struct {
 // place writes the rows whose invoices the folder or the mirror has, and gives
 // the others.
 func (x *export) place(ctx context.Context, rows []ksef.Metadata) (missing []wanted, err error) {
-	numbers := make([]string, len(rows))
-	for i, row := range rows {
-		numbers[i] = row.KSeFNumber
-	}
-	known, err := x.m.db.Known(ctx, numbers)
+	known, err := x.stream.known(ctx, rows)
 	if err != nil {
 		return nil, err
 	}
@@ -388,51 +380,32 @@ func (x *export) pack(ctx context.Context, q ksef.Query) (next ksef.Timestamp, c
 	}
 	x.done.Packages++
 	x.m.Log.Info("waiting until KSeF has made a package", "reference", e.Reference)
-	p, err := x.stream.await(ctx, e, e.CreatedAt.Add(2*abandonAfter)) // a person waits until it is given up
+	parts := filepath.Join(x.dir, exportParts)
+	if err := os.MkdirAll(parts, 0o700); err != nil {
+		return "", false, err
+	}
+	until := e.CreatedAt.Add(2 * abandonAfter) // a person waits until it is given up
+	err = x.stream.withPackage(ctx, e, parts, until, func(p *ksef.Package, files []*os.File) (err error) {
+		next, cut, err = x.unpack(ctx, q, p, files)
+		return err
+	})
 	if errors.Is(err, ksef.ErrNothingNew) {
 		return "", false, nil
 	}
-	if err != nil {
-		return "", false, err
-	}
-	dir := filepath.Join(x.dir, exportParts)
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return "", false, err
-	}
-	files, err := x.stream.downloadParts(ctx, e, p, key, dir)
-	defer func() {
-		for _, f := range files {
-			if f != nil {
-				err = errors.Join(err, f.Close())
-			}
-		}
-		err = errors.Join(err, os.RemoveAll(dir))
-	}()
-	if err != nil {
-		return "", false, err
-	}
-	parts := make([]*io.SectionReader, len(files))
-	for i, f := range files {
-		parts[i] = io.NewSectionReader(f, 0, p.Parts[i].Size)
-	}
-	return x.unpack(ctx, q, p, parts)
+	return next, cut, err
 }
 
 // unpack writes what a package holds, if it agrees with itself.
-func (x *export) unpack(ctx context.Context, q ksef.Query, p *ksef.Package, parts []*io.SectionReader) (next ksef.Timestamp, cut bool, err error) {
-	metadata, invoices, err := ksef.ReadPackage(ctx, p.Compression, parts...)
+func (x *export) unpack(ctx context.Context, q ksef.Query, p *ksef.Package, files []*os.File) (next ksef.Timestamp, cut bool, err error) {
+	pack, invoices, err := readPackage(ctx, p, files)
 	if err != nil {
-		return "", false, errors.Join(err, errExport)
+		return "", false, err
 	}
-	rows := make(map[string]*ksef.Metadata, len(metadata))
-	numbers := make([]string, len(metadata))
-	for i := range metadata {
-		rows[metadata[i].KSeFNumber], numbers[i] = &metadata[i], metadata[i].KSeFNumber
+	rows := make(map[string]*ksef.Metadata, len(pack.rows))
+	for i := range pack.rows {
+		rows[pack.rows[i].KSeFNumber] = &pack.rows[i]
 	}
-	if p.InvoiceCount != len(metadata) && p.InvoiceCount != len(rows) {
-		return "", false, fmt.Errorf("KSeF announced %d invoices, the package lists %d: %w", p.InvoiceCount, len(rows), errExport)
-	}
-	known, err := x.m.db.Known(ctx, numbers)
+	known, err := x.stream.known(ctx, pack.rows)
 	if err != nil {
 		return "", false, err
 	}
@@ -456,10 +429,10 @@ func (x *export) unpack(ctx context.Context, q ksef.Query, p *ksef.Package, part
 	if held != len(rows) {
 		return "", false, fmt.Errorf("the package lists %d invoices and holds %d: %w", len(rows), held, errExport)
 	}
-	if err := x.flush(ctx); err != nil || !p.IsTruncated && len(metadata) < packageFull {
+	if err := x.flush(ctx); err != nil || !pack.full {
 		return "", false, err
 	}
-	next, err = x.lastDate(q, metadata)
+	next, err = x.lastDate(q, pack.rows)
 	return next, true, err
 }
 

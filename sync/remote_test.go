@@ -410,12 +410,22 @@ func TestExportRoutes(t *testing.T) {
 		w.clock.advance(time.Hour)
 		return done, cost
 	}
-	// Nothing is mirrored: packages, in many parts, one after the other.
+	// Nothing is mirrored: packages, in many parts, one after the other. None of it goes
+	// through the mirror's own folder for packages, which another process may empty.
 	w.create()
+	packages := filepath.Join(w.dir, "packages")
+	if err := os.RemoveAll(packages); err != nil {
+		t.Fatal(err)
+	}
 	done, cost := export(ksef.Query{SubjectType: ksef.Buyer, From: since}, false)
 	n := len(w.inKSeF("buyer"))
 	if done.FromKSeF != n || done.Packages < 2 || cost[ksef.GroupExport] != done.Packages || cost[ksef.GroupDownload] != 0 || len(w.sim.Stats().Parts) < 3*done.Packages {
 		t.Errorf("%+v, %v, %d parts", done, cost, len(w.sim.Stats().Parts))
+	}
+	for _, gone := range []string{packages, filepath.Join(dir, ".ksefmirror-parts")} {
+		if _, err := os.Stat(gone); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: %v", gone, err)
+		}
 	}
 	// The same once more: they are there.
 	if done, _ = export(ksef.Query{SubjectType: ksef.Buyer, From: since, DateType: ksef.ByIssue}, false); done.Present != n || done.FromKSeF != 0 {

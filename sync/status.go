@@ -3,6 +3,7 @@ package sync
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -97,11 +98,7 @@ func ReadStatus(ctx context.Context, dir string, roles []string, now time.Time) 
 	if err != nil {
 		return Status{}, err
 	}
-	defer func() {
-		if closeErr := d.Close(); err == nil {
-			err = closeErr
-		}
-	}()
+	defer func() { err = errors.Join(err, d.Close()) }()
 	counts, err := d.Counts(ctx)
 	if err != nil {
 		return Status{}, err
@@ -163,7 +160,7 @@ func ReadStatus(ctx context.Context, dir string, roles []string, now time.Time) 
 	if status.Receivers, err = readReceivers(ctx, d); err != nil {
 		return Status{}, err
 	}
-	if status.Budget, err = budget(ctx, d, now); err != nil {
+	if status.Budget, err = readBudget(ctx, d, now); err != nil {
 		return Status{}, err
 	}
 	// A marker that cannot be read is as good as none: the mirror would not open either.
@@ -197,9 +194,9 @@ func instant(t time.Time) string {
 	return t.UTC().Format(time.RFC3339)
 }
 
-// budget counts this mirror's own requests of the last hour against the limits
+// readBudget counts this mirror's own requests of the last hour against the limits
 // that KSeF last told.
-func budget(ctx context.Context, d *db.DB, now time.Time) ([]GroupBudget, error) {
+func readBudget(ctx context.Context, d *db.DB, now time.Time) ([]GroupBudget, error) {
 	limits, err := readLimits(ctx, d)
 	if err != nil {
 		return nil, err
@@ -243,4 +240,28 @@ func readLimits(ctx context.Context, d *db.DB) (ksef.Limits, error) {
 		return nil, fmt.Errorf("limits in the database: %w", err)
 	}
 	return limits, nil
+}
+
+// ReceiverStatus is how far a receiver of new invoices has been told. Instants are
+// RFC 3339 UTC, "" when there is none.
+type ReceiverStatus struct {
+	Receiver    string `json:"receiver"`     // command, webhook or digest
+	Behind      int64  `json:"behind"`       // invoices that it has not taken yet
+	Failures    int    `json:"failures"`     // attempts in a row
+	LastError   string `json:"last_error"`   // "" when the last attempt succeeded
+	NextAttempt string `json:"next_attempt"` // after a failure; "" then: only after the next start
+	LastSuccess string `json:"last_success"`
+}
+
+// readReceivers gives the receivers of new invoices, by name.
+func readReceivers(ctx context.Context, d *db.DB) ([]ReceiverStatus, error) {
+	deliveries, err := d.Deliveries(ctx)
+	receivers := []ReceiverStatus{}
+	for _, one := range deliveries {
+		receivers = append(receivers, ReceiverStatus{
+			Receiver: one.Receiver, Behind: one.Behind, Failures: one.Failures, LastError: one.LastError,
+			NextAttempt: instant(one.NextAttempt), LastSuccess: instant(one.LastSuccess),
+		})
+	}
+	return receivers, err
 }

@@ -3,33 +3,26 @@ package sync
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io/fs"
-	"math/big"
-	"net/http"
 	"strings"
-	"time"
 
 	"ksefmirror/db"
 	"ksefmirror/internal/ksef"
 	"ksefmirror/internal/tree"
-	"ksefmirror/parse"
 )
 
-// commitEvery is how many downloads at most share one commit: what a crash costs
-// in repeated requests. They dominate here, so larger gains nothing.
-const commitEvery = 20
-
-// known gives those of the rows that are stored, by KSeF number.
-func (s *stream) known(ctx context.Context, rows []ksef.Metadata) (map[string]db.Known, error) {
-	numbers := make([]string, len(rows))
-	for i, row := range rows {
-		numbers[i] = row.KSeFNumber
-	}
-	return s.db.Known(ctx, numbers)
-}
+const (
+	// commitEvery is how many downloads at most share one commit: what a crash costs
+	// in repeated requests. They dominate here, so larger gains nothing.
+	commitEvery = 20
+	// A commit of a package's invoices is as large as this, whichever is first: each
+	// costs a few waits for the disk, and its documents are in memory, twice as large
+	// as their XML.
+	packageCommitCount = 1000
+	packageCommitBytes = 8 << 20
+)
 
 // store mirrors the rows of one page, ascending by date, and moves the stream's
 // position to next when all are dealt with; "" moves it nowhere. When it returns
@@ -87,6 +80,18 @@ func (s *stream) store(ctx context.Context, rows []ksef.Metadata, next ksef.Time
 	return batch.commit(ctx)
 }
 
+// absent counts the rows that are neither stored nor, as it seems, in the folder.
+func (s *stream) absent(rows []ksef.Metadata, known map[string]db.Known) int {
+	absent := 0
+	for i := range rows {
+		_, isKnown := known[rows[i].KSeFNumber]
+		if _, isThere := s.adoptable[rows[i].KSeFNumber]; !isKnown && !isThere {
+			absent++
+		}
+	}
+	return absent
+}
+
 // stop keeps what is complete, up to the row that could not be dealt with, and
 // returns the reason. A cancelled cycle must not lose what it has downloaded.
 func (s *stream) stop(ctx context.Context, batch *batch, row *ksef.Metadata, next ksef.Timestamp, reason error) error {
@@ -133,6 +138,20 @@ func (s *stream) take(ctx context.Context, batch *batch, row *ksef.Metadata, kno
 	return fetched, nil
 }
 
+// inFolder gives where the file of an invoice is or belongs, and its content; nil
+// when it is not there. It is there without a row when a crash came between writing
+// the file and committing the row, or when the database takes over the tree; then it
+// may be anywhere.
+func (s *stream) inFolder(row *ksef.Metadata, number ksef.Number) (path string, xml []byte) {
+	belongs := s.path(row, number)
+	for _, path := range append([]string{belongs}, s.adoptable[row.KSeFNumber]...) {
+		if xml, err := s.invoices.Read(path); err == nil && hashOf(xml) == row.InvoiceHash {
+			return path, xml
+		}
+	}
+	return belongs, nil // whatever else is there, Put will tell
+}
+
 // download fetches one invoice. A reason tells why what KSeF served, if anything,
 // cannot be taken for the invoice with that hash; an error, that KSeF or the way
 // to it is in trouble, or the budget used up.
@@ -153,25 +172,6 @@ func (s *stream) download(ctx context.Context, number ksef.Number, hash string) 
 		return xml, fmt.Sprintf("the SHA-256 of the invoice as served is %s, KSeF's metadata says %s", got, hash), nil
 	}
 	return xml, "", nil
-}
-
-// refusedForGood tells whether KSeF's refusal concerns this one invoice: asking
-// for the next may well succeed.
-func refusedForGood(e *ksef.Error) bool {
-	switch e.HTTPStatus {
-	case http.StatusUnauthorized, http.StatusTooManyRequests:
-		return false
-	case http.StatusForbidden:
-		return e.Reason == "insufficient-resource-access"
-	}
-	return e.HTTPStatus >= 400 && e.HTTPStatus < 500
-}
-
-// servedBadly tells whether err is KSeF's failure to serve, which may concern one
-// invoice or all.
-func servedBadly(err error) bool {
-	var refused *ksef.Error
-	return errors.As(err, &refused) && (refused.HTTPStatus >= 500 || refused.HTTPStatus == http.StatusOK)
 }
 
 // setAside records a row that cannot be mirrored now, keeps what arrived for it,
@@ -224,68 +224,6 @@ func (s *stream) quarantineFile(ctx context.Context, batch *batch, q db.Quaranti
 	}
 	batch.setAside(q)
 	return nil
-}
-
-// invoice turns a row and its XML into what the database stores. A document that
-// cannot be read is stored all the same, with the reason.
-func (m *Mirror) invoice(row *ksef.Metadata, role string, xml []byte, path string) db.Invoice {
-	document, err := parse.Parse(xml)
-	status, parseError := "ok", ""
-	switch {
-	case errors.Is(err, parse.ErrUnsupported):
-		status = "unsupported"
-	case err != nil:
-		status, parseError = "error", err.Error()
-		m.Log.Warn("invoice is mirrored but could not be read", "ksef_number", row.KSeFNumber, "err", err)
-	}
-	return db.Invoice{
-		KSeFNumber: row.KSeFNumber, APIType: row.InvoiceType, InvoicingMode: row.InvoicingMode,
-		InvoicingAt: row.InvoicingDate.Time(), AcquiredAt: row.Acquired.Time(), StoredAt: row.Stored.Time(),
-		ReceivedDate: row.Acquired.Time().In(m.warsaw).Format(time.DateOnly),
-		Net:          minor(row.NetAmount.String()), VATPLN: minor(row.VATAmount.String()), Gross: minor(row.GrossAmount.String()),
-		Hash: row.InvoiceHash, CorrectedHash: row.CorrectedHash, MetadataJSON: row.Raw,
-		SellerNIP: row.Seller.NIP, SellerName: row.Seller.Name,
-		BuyerIDType: row.Buyer.Identifier.Type, BuyerID: row.Buyer.Identifier.Value, BuyerName: row.Buyer.Name,
-		InvoiceNumber: row.InvoiceNumber, IssueDate: row.IssueDate, Currency: row.Currency, FormCode: row.FormCode.SystemCode,
-		Document: document, ParseStatus: status, ParseError: parseError,
-		Path: path, XML: xml, Role: role,
-	}
-}
-
-// path is where an invoice belongs in the folder.
-func (s *stream) path(row *ksef.Metadata, number ksef.Number) string {
-	return s.Layout.Path(tree.Name{
-		Number: string(number), Role: s.role, IssueDate: row.IssueDate,
-		Counterparty: counterparty(row, s.role), InvoiceNumber: row.InvoiceNumber,
-	})
-}
-
-// counterparty is the other side's name, for the file name.
-func counterparty(row *ksef.Metadata, role string) string {
-	if role == "seller" {
-		return row.Buyer.Name
-	}
-	return row.Seller.Name
-}
-
-// minor turns a JSON number into hundredths, exactly; not stated when it has
-// more than two decimals or is out of range. The digits stay in the metadata as sent.
-func minor(number string) parse.Minor {
-	amount, ok := new(big.Rat).SetString(number)
-	if !ok {
-		return parse.Minor{}
-	}
-	amount.Mul(amount, big.NewRat(100, 1))
-	if !amount.IsInt() || !amount.Num().IsInt64() {
-		return parse.Minor{}
-	}
-	return parse.Minor{Value: amount.Num().Int64(), Stated: true}
-}
-
-// hashOf is the SHA-256 of an invoice as KSeF writes it.
-func hashOf(xml []byte) string {
-	sum := sha256.Sum256(xml)
-	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
 func (m *Mirror) showProgress(stored int) {

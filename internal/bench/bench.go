@@ -151,7 +151,7 @@ func (b *bench) compare(ctx context.Context) ([]row, error) {
 
 // parsing counts allocations, which do not vary.
 func (b *bench) parsing(context.Context) ([]row, error) {
-	xml := invoice(1, shape6K, time.Now())
+	xml := invoice(identify(1, time.Now()), shape6K)
 	var err error
 	whole := testing.AllocsPerRun(100, func() { _, err = parse.Parse(xml) })
 	if err != nil {
@@ -296,7 +296,7 @@ func (b *bench) growth(ctx context.Context) ([]row, error) {
 	small, large := b.folder(), b.folder()
 	var few, many []idleness
 	var views []monthly
-	err := b.with(ctx, scenario{Invoices: b.Package, Shape: shape6K}, func(sim *simulator) error {
+	err := b.with(ctx, scenario{Invoices: b.Package, Shape: shapeRelated}, func(sim *simulator) error {
 		b.say("a mirror of %s invoices and one of %s", thousands(b.Package), thousands(b.Package*b.Held))
 		if _, err := measure[measured](ctx, "mirror", mirrorJob{URL: sim.url, Dir: small, Count: b.Package}); err != nil {
 			return err
@@ -342,12 +342,23 @@ func (b *bench) growth(ctx context.Context) ([]row, error) {
 		compared("CPU of a cycle with nothing new", "under 50 ms, and the same", 50, cycle),
 		compared("start-up", "under 2 s, and the same", 2000, open),
 	}
+	const most = 100 * time.Millisecond
 	for _, v := range views {
 		rows = append(rows, row{
-			what: fmt.Sprintf("CPU for the sums of a month, %s held: %s", thousands(b.Package*b.Held), v.View), bound: "under 100 ms",
-			found: fmt.Sprintf("%.1f ms; every column of the %s rows %.0f ms", inMilliseconds(v.Sums), thousands(v.Rows), inMilliseconds(v.All)),
-			kept:  v.Sums < 100*time.Millisecond,
+			what: fmt.Sprintf("CPU to answer a month, %s held: %s", thousands(b.Package*b.Held), v.View), bound: "under 100 ms",
+			found: fmt.Sprintf("%.0f ms its sums; %.0f ms %d columns of %s rows", inMilliseconds(v.Sums), inMilliseconds(v.Whole), v.Columns, thousands(v.Rows)),
+			kept:  max(v.Sums, v.Whole) < most,
 		})
+	}
+	for _, v := range views {
+		r := row{
+			what: fmt.Sprintf("the same, and to hand the rows over: %s", v.View), bound: "under 500 ms",
+			found: fmt.Sprintf("%.0f ms", inMilliseconds(v.Read)), kept: max(v.Read, v.Shell) < 5*most,
+		}
+		if v.Shell > 0 {
+			r.found += fmt.Sprintf("; by SQLite's shell %.0f ms", inMilliseconds(v.Shell))
+		}
+		rows = append(rows, r)
 	}
 	return rows, nil
 }

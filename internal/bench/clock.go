@@ -32,14 +32,10 @@ func (c *clock) Now() time.Time {
 // Sleep waits for d, or lets virtual time pass.
 func (c *clock) Sleep(ctx context.Context, d time.Duration) error {
 	if !c.virtual {
-		timer := time.NewTimer(d)
-		defer timer.Stop()
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-timer.C:
-			return nil
-		}
+		waiting, end := context.WithTimeout(ctx, d)
+		defer end()
+		<-waiting.Done()
+		return ctx.Err()
 	}
 	if d <= 0 {
 		return ctx.Err()

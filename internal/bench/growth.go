@@ -25,9 +25,9 @@ type multiplication struct {
 	Times    int
 }
 
-// multiply copies the rows of every table again and again, with other ids and KSeF
-// numbers, so that the database is as large as if it had been mirrored. Each copy is
-// of a month earlier, and every other invoice of it a sale.
+// multiply copies the rows of every table again and again, with other ids and numbers,
+// so that the database is as large as if it had been mirrored. Each copy is of a month
+// earlier and names the invoices of that month, and every other invoice of it is a sale.
 func multiply(ctx context.Context, j multiplication) error {
 	if err := os.CopyFS(filepath.Join(j.To, "database"), os.DirFS(filepath.Join(j.From, "database"))); err != nil {
 		return err
@@ -102,16 +102,18 @@ func copyStatement(ctx context.Context, pool *sql.DB, table string) (string, err
 			value = name + " + :offset"
 		case "id":
 			continue // SQLite gives the next one
-		case "ksef_number": // of the invoice: references to others stay
-			if table == "invoices" {
-				value = "printf('%s-%d', ksef_number, :times)"
+		case "target_id":
+			continue // a trigger finds it
+		case "ksef_number", "invoice_number", "number":
+			if table == "invoices" || table == "invoice_references" {
+				value = name + " || '-' || :times"
 			}
 		case "issue_date", "tax_date", "sale_date", "received_date", "first_due_date", "last_due_date":
 			value = "date(" + name + ", '-' || :times || ' months')"
 		case "stored_at":
 			value = "date(substr(stored_at, 1, 10), '-' || :times || ' months') || substr(stored_at, 11)"
-		case "role":
-			value = "iif(invoice_id % 2, role, 'seller')"
+		case "role", "roles":
+			value = "iif(" + invoiceID + " % 2, " + name + ", 'seller')"
 		}
 		columns, values = append(columns, name), append(values, value)
 	}

@@ -114,14 +114,14 @@ func cycles(ctx context.Context, m *ksefsync.Mirror, c *clock, hour bool) (store
 		for _, s := range report.Streams {
 			stored += s.Added
 		}
-		budget, limited := errors.AsType[*ksef.BudgetError](err)
-		if !limited || !hour {
+		limit := ksefsync.Limited(err)
+		if limit == nil || !hour {
 			return stored, err
 		}
-		if !budget.Until.Before(end) {
+		if !limit.Until.Before(end) {
 			return stored, nil
 		}
-		if err := c.Sleep(ctx, budget.Until.Sub(c.Now())); err != nil {
+		if err := c.Sleep(ctx, limit.Until.Sub(c.Now())); err != nil {
 			return stored, err
 		}
 	}

@@ -200,16 +200,16 @@ func choose(mirrors []config.Mirror, names []string) ([]config.Mirror, error) {
 }
 
 // logger writes to standard error as the configuration says: text to a
-// terminal, JSON otherwise, unless the format is fixed.
+// terminal, JSON otherwise, unless the format is fixed; and no NIPs above debug.
 func (c *command) logger(l config.Log) *slog.Logger { return c.loggerAt(l.Level, l.Format) }
 
 // loggerAt is logger with a level that may change.
 func (c *command) loggerAt(level slog.Leveler, format string) *slog.Logger {
 	options := &slog.HandlerOptions{Level: level}
 	if format == "json" || format == "auto" && !isTerminal(c.stderr) {
-		return slog.New(slog.NewJSONHandler(c.stderr, options))
+		return slog.New(discreet{slog.NewJSONHandler(c.stderr, options)})
 	}
-	return slog.New(slog.NewTextHandler(c.stderr, options))
+	return slog.New(discreet{slog.NewTextHandler(c.stderr, options)})
 }
 
 func isTerminal(w any) bool {

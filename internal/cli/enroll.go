@@ -578,12 +578,8 @@ func keep(path string, content []byte) error {
 
 // wait waits for d or until ctx ends, whose error it returns then.
 func wait(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
-	}
+	waiting, end := context.WithTimeout(ctx, d)
+	defer end()
+	<-waiting.Done()
+	return ctx.Err()
 }

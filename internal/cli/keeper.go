@@ -300,7 +300,7 @@ func (k *keeper) opener(backup config.Backup, m config.Mirror, watcher *health.W
 	}
 }
 
-// watched is a mirror whose watcher is told of every cycle.
+// watched is a mirror whose watcher is told of every cycle, and of audits that fail.
 type watched struct {
 	*ksefsync.Mirror
 	watcher *health.Watcher
@@ -310,10 +310,23 @@ type watched struct {
 func (w watched) Cycle(ctx context.Context) (ksefsync.Report, error) {
 	w.watcher.Begin()
 	report, err := w.Mirror.Cycle(ctx)
-	if ctx.Err() == nil { // stopped, it is neither a success nor a failure
+	switch {
+	case ctx.Err() == nil:
 		w.watcher.End(err)
+	case errors.Is(ctx.Err(), context.DeadlineExceeded): // quiet hours have begun: the mirror is kept on
+		w.watcher.Stopped(report.Err())
 	}
 	return report, err
+}
+
+// AuditDue audits the files. That it fails is the mirror's failure, also after a cycle
+// that was in order.
+func (w watched) AuditDue(ctx context.Context, until time.Time) error {
+	err := w.Mirror.AuditDue(ctx, until)
+	if err != nil && ctx.Err() == nil {
+		w.watcher.End(err)
+	}
+	return err
 }
 
 // contents is what the file holds, or why it cannot be read.

@@ -9,11 +9,14 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
 	"ksefmirror/db"
 	"ksefmirror/internal/config"
+	"ksefmirror/internal/health"
+	ksefsync "ksefmirror/sync"
 )
 
 // Receivers are told for as long as the mirror is open: also once the cycle or the
@@ -81,5 +84,60 @@ func TestChangedMirrorIsNotMadeAnew(t *testing.T) {
 	if opened, err := k.opener(config.Backup{}, m, k.watcher(m))(t.Context()); err == nil {
 		t.Error("it was made anew")
 		_ = opened.Close()
+	}
+}
+
+// Whoever was told that a cycle begins is told of its end also when quiet hours end it;
+// not when the mirror is stopped, as what comes then is another's to tell. A cycle is not
+// all that can fail.
+func TestPings(t *testing.T) {
+	pings := make(chan string, 10)
+	waits := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { pings <- r.URL.Path }))
+	defer waits.Close()
+	t.Setenv("PING_URL", waits.URL+"/mirror")
+	m := config.Mirror{
+		Name: "acme", Dir: t.TempDir(), Environment: "test", Context: config.Context{Type: "nip", Value: "5265877635"},
+		Layout: "{date}", Roles: []string{"buyer"}, PingURL: config.Reference{Scheme: "env", Name: "PING_URL"},
+	}
+	k := &keeper{log: slog.New(slog.DiscardHandler), ctx: t.Context(), loaded: &config.Config{}, looks: health.NewTurns()}
+	watcher := k.watcher(m)
+	opened, err := k.opener(config.Backup{}, m, watcher)(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := opened.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	ctx, end := context.WithCancel(t.Context())
+	var watching sync.WaitGroup
+	watching.Go(func() { watcher.Run(ctx) })
+	defer watching.Wait()
+	defer end()
+	stopped, stop := context.WithCancel(t.Context())
+	stop()
+	quiet, begin := context.WithTimeout(t.Context(), 0)
+	defer begin()
+	for _, ctx := range []context.Context{stopped, quiet} {
+		if _, err := opened.Cycle(ctx); err == nil {
+			t.Error("it was not stopped")
+		}
+	}
+	if err := os.Rename(ksefsync.InvoicesDir(m.Dir), filepath.Join(m.Dir, "unmounted")); err != nil {
+		t.Fatal(err)
+	}
+	if err := opened.AuditDue(t.Context(), time.Now()); err == nil {
+		t.Error("a folder that is gone was audited")
+	}
+	for _, want := range []string{"/mirror/start", "/mirror/start", "/mirror", "/mirror/fail"} {
+		select {
+		case got := <-pings:
+			if got != want {
+				t.Errorf("ping %s, want %s", got, want)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("no ping %s", want)
+		}
 	}
 }

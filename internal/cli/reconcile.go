@@ -136,18 +136,18 @@ func (c *command) reconcileOne(ctx context.Context, loaded *config.Config, m con
 	err = c.compare(ctx, m.Name, b, &r, flags.wait)
 	shown.Roles = append(shown.Roles, r.Roles...)
 	code := exitOfError(err)
-	var budget *ksef.BudgetError
+	limit := ksefsync.Limited(err)
 	switch {
-	case errors.As(err, &budget):
-		shown.Until, code, err = budget.Until.UTC().Format(time.RFC3339), exitBudget, nil
+	case limit != nil:
+		shown.Until, code, err = limit.Until.UTC().Format(time.RFC3339), exitBudget, nil
 	case err == nil:
 		code = exitOfReconciliation(r)
 	}
 	if !flags.json && ctx.Err() == nil {
 		err = errors.Join(err, c.printReconciliation(m.Name, r, flags.by))
-		if budget != nil {
+		if limit != nil {
 			_, _ = fmt.Fprintf(c.stdout, "%s: KSeF's limits allow no more for now; it can go on from %s: by --wait, or later by --since\n",
-				m.Name, budget.Until.Local().Format(time.DateTime))
+				m.Name, limit.Until.Local().Format(time.DateTime))
 		}
 	}
 	return shown, code, errors.Join(err, b.giveBack())
@@ -167,12 +167,12 @@ func (c *command) compare(ctx context.Context, name string, b borrowed, r *ksefs
 			last = mirror
 			return mirror.Reconcile(ctx, r)
 		})
-		var budget *ksef.BudgetError
-		if !wait || !errors.As(err, &budget) {
+		limit := ksefsync.Limited(err)
+		if !wait || limit == nil {
 			return err
 		}
-		_, _ = fmt.Fprintf(c.stderr, "%s: KSeF's limits allow no more for now; going on at %s\n", name, budget.Until.Local().Format(time.DateTime))
-		timer := time.NewTimer(time.Until(budget.Until) + time.Second)
+		_, _ = fmt.Fprintf(c.stderr, "%s: KSeF's limits allow no more for now; going on at %s\n", name, limit.Until.Local().Format(time.DateTime))
+		timer := time.NewTimer(time.Until(limit.Until) + time.Second)
 		select {
 		case <-ctx.Done():
 			timer.Stop()

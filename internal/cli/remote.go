@@ -77,12 +77,7 @@ func (c *command) remoteDownload() *cobra.Command {
 without a request, or with --fresh, or where it is not mirrored, KSeF's. An existing
 file is never overwritten.`,
 		Example: `  ksefmirror remote download 5265877635-20261105-0100001AF629-AF -o invoice.xml`,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) < 1 || len(args) > 2 {
-				return usageError(errors.New("want the KSeF number of one invoice, and before it perhaps the name of a mirror"))
-			}
-			return nil
-		},
+		Args:    oneInvoice,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			number, err := ksef.ParseNumber(args[len(args)-1])
 			if err != nil {
@@ -133,6 +128,15 @@ it was: what is in the folder is not fetched again. No file is ever overwritten.
 	cmd.Flags().StringVarP(&output, "output", "o", "", "`folder` to write to; made if it does not exist")
 	cmd.Flags().BoolVar(&fresh, "fresh", false, "fetch all from KSeF, also what is mirrored")
 	return cmd
+}
+
+// oneInvoice refuses as a usage error anything but one argument, a KSeF number, or two,
+// with the name of a mirror before it. That the number is one is not its business.
+func oneInvoice(_ *cobra.Command, args []string) error {
+	if len(args) < 1 || len(args) > 2 {
+		return usageError(errors.New("want the KSeF number of one invoice, and before it perhaps the name of a mirror"))
+	}
+	return nil
 }
 
 // atMostOne refuses more than one name as a usage error.
@@ -192,12 +196,12 @@ func (c *command) printBudget(ctx context.Context, name string, d *ksefsync.Dire
 
 // spent turns the end of the budget into its exit code, with what to do.
 func (c *command) spent(name string, err error, advice string) error {
-	var budget *ksef.BudgetError
-	if !errors.As(err, &budget) {
+	limit := ksefsync.Limited(err)
+	if limit == nil {
 		return err
 	}
 	c.note("%s: KSeF's limits allow no more %s requests for now; it can go on from %s: %s",
-		name, budget.Group, budget.Until.Local().Format("2006-01-02 15:04:05"), advice)
+		name, limit.Group, limit.Until.Local().Format("2006-01-02 15:04:05"), advice)
 	return &coded{code: exitBudget}
 }
 

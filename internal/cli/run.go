@@ -26,10 +26,14 @@ every mirror moves.`,
 			if windowsService {
 				return service.RunAsWindowsService(cmd.Context(), c.keepLogged)
 			}
-			return service.Run(cmd.Context(), func(ctx context.Context, ready func(*slog.Logger, service.Health)) error {
+			err := service.Run(cmd.Context(), func(ctx context.Context, ready func(*slog.Logger, service.Health)) error {
 				level := new(slog.LevelVar)
 				return c.keep(ctx, ready, level, func(format string) *slog.Logger { return c.loggerAt(level, format) })
 			})
+			if err != nil && !isTerminal(c.stderr) {
+				return discreetError{err} // its last words are in the journal too
+			}
+			return err
 		},
 	}
 	flag := service.RunArgument[len("--"):]
@@ -46,7 +50,7 @@ func (c *command) keepLogged(ctx context.Context, ready func(*slog.Logger, servi
 	if err != nil {
 		return err
 	}
-	log := slog.New(handler)
+	log := slog.New(discreet{handler})
 	err = c.keep(ctx, ready, level, func(string) *slog.Logger { return log })
 	if err != nil {
 		event.Log(log, event.Ended, "err", err)

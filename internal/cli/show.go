@@ -26,33 +26,39 @@ func (c *command) show() *cobra.Command {
 		Long: `Shows an invoice in words: parties, dates, amounts, VAT, lines, payment, the invoices
 that it names, and where its file is. It reads the mirror, also while the daemon runs,
 and asks nothing of KSeF. --json gives everything that was read of it, with amounts as
-exact decimals in strings; --xml its bytes as KSeF served them.`,
+exact decimals in strings; --xml its bytes as KSeF served them. A KSeF number may be as
+it stands in the log, without the seller's NIP.`,
 		Example: `  ksefmirror show 5265877635-20261105-0100001AF629-88
+  ksefmirror show acme 20261105-0100001AF629-88
   ksefmirror show acme 5265877635-20261105-0100001AF629-88 --xml > invoice.xml`,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) < 1 || len(args) > 2 {
-				return usageError(errors.New("want the KSeF number of one invoice, and before it perhaps the name of a mirror"))
-			}
-			return nil
-		},
+		Args: oneInvoice,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			number, err := ksef.ParseNumber(args[len(args)-1])
-			if err != nil {
-				return usageError(err)
+			number := args[len(args)-1]
+			short := shortNumber.FindStringSubmatch(number)
+			if short == nil {
+				if _, err := ksef.ParseNumber(number); err != nil {
+					return usageError(err)
+				}
 			}
 			if asJSON && asXML {
 				return usageError(errors.New("--json and --xml exclude each other"))
 			}
 			return c.reading(cmd.Context(), args[:len(args)-1], func(ctx context.Context, m config.Mirror, d *db.DB) error {
+				if short != nil {
+					var err error
+					if number, err = d.NumberEnding(ctx, short[1]); err != nil {
+						return fmt.Errorf("%s: %w", m.Name, err)
+					}
+				}
 				if asXML {
-					document, err := d.Document(ctx, string(number))
+					document, err := d.Document(ctx, number)
 					if err != nil {
 						return fmt.Errorf("%s: %w", m.Name, err)
 					}
 					_, err = c.stdout.Write(document)
 					return err
 				}
-				details, err := d.Details(ctx, string(number))
+				details, err := d.Details(ctx, number)
 				if err != nil {
 					return fmt.Errorf("%s: %w", m.Name, err)
 				}

@@ -9,7 +9,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"ksefmirror/internal/config"
-	"ksefmirror/internal/ksef"
 	ksefsync "ksefmirror/sync"
 )
 
@@ -91,16 +90,16 @@ func (c *command) cycles(ctx context.Context, name string, b borrowed, bar *prog
 		})
 		bar.end()
 		c.printReport(name, report)
-		var budget *ksef.BudgetError
-		if !errors.As(err, &budget) {
+		limit := ksefsync.Limited(err)
+		if limit == nil {
 			return exitOf(report, err), err
 		}
 		_, _ = fmt.Fprintf(c.stdout, "%s: KSeF's limits allow no more %s requests for now; it can go on from %s\n",
-			name, budget.Group, budget.Until.Local().Format("2006-01-02 15:04:05"))
+			name, limit.Group, limit.Until.Local().Format("2006-01-02 15:04:05"))
 		if !wait {
 			return exitBudget, nil
 		}
-		timer := time.NewTimer(time.Until(budget.Until) + time.Second)
+		timer := time.NewTimer(time.Until(limit.Until) + time.Second)
 		select {
 		case <-ctx.Done():
 			timer.Stop()

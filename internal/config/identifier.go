@@ -68,6 +68,9 @@ func ParseContext(text string) (Context, error) {
 	return context, errors.New(wantContext)
 }
 
+// IsNIP tells whether a text is a NIP and nothing else, by its check digit too.
+func IsNIP(text string) bool { return checkNIP(text) == nil }
+
 // checkNIP checks the form of a NIP, the Polish tax number, and its check digit.
 func checkNIP(nip string) error {
 	if !nipPattern.MatchString(nip) {

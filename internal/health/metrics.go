@@ -2,7 +2,6 @@ package health
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"net"
 	"net/http"
@@ -16,7 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"ksefmirror/internal/event"
-	"ksefmirror/internal/ksef"
+	ksefsync "ksefmirror/sync"
 )
 
 // Metrics shows Prometheus how the mirrors are: what was last seen of each, so that
@@ -95,12 +94,11 @@ func (m *Metrics) Requested(mirror, operation string, status int) {
 
 // ended counts a cycle that ended with err.
 func (m *Metrics) ended(mirror string, err error) {
-	var budget *ksef.BudgetError
 	result := "failed"
 	switch {
 	case err == nil:
 		result = "ok"
-	case errors.As(err, &budget):
+	case ksefsync.Limited(err) != nil:
 		result = "limited"
 	}
 	m.cycles.WithLabelValues(mirror, result).Inc()

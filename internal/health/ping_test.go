@@ -72,7 +72,7 @@ func TestPing(t *testing.T) {
 
 // What a watcher is told never waits for it, and comes out in order: whoever waits
 // for pings hears of the beginning and of how it ended. That the limits allow no
-// more is no failure.
+// more is no failure, and neither is that quiet hours have begun.
 func TestWatcherPings(t *testing.T) {
 	asked := make(chan string, 100)
 	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { asked <- r.URL.Path }))
@@ -86,24 +86,29 @@ func TestWatcherPings(t *testing.T) {
 	for range cap(w.moments) {
 		<-w.moments
 	}
-	w.Begin()
-	w.End(nil)
-	w.Begin()
-	w.End(errors.New("HTTP 502"))
-	w.Begin()
-	w.End(fmt.Errorf("buyer: %w", &ksef.BudgetError{Group: ksef.GroupMetadata, Until: time.Now()}))
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() { w.Run(ctx); close(ended) }()
-	for i, want := range []string{"/start", "", "/start", "/fail", "/start", ""} {
-		if got := <-asked; strings.TrimSuffix(got, "/") != want {
-			t.Errorf("ping %d was %q, want %q", i, got, want)
+	limit := fmt.Errorf("buyer: %w", &ksef.BudgetError{Group: ksef.GroupMetadata, Until: time.Now()})
+	for i, each := range []struct {
+		tell func()
+		want string
+	}{
+		{w.Begin, "/start"}, {func() { w.End(nil) }, ""},
+		{w.Begin, "/start"}, {func() { w.End(errors.New("HTTP 502")) }, "/fail"},
+		{w.Begin, "/start"}, {func() { w.End(limit) }, ""},
+		{func() { w.End(errors.Join(errors.New("seller: HTTP 403"), limit)) }, "/fail"}, // which the limits do not hide
+		{func() { w.Stopped(limit) }, ""}, {func() { w.Stopped(errors.New("seller: HTTP 403")) }, "/fail"},
+	} {
+		each.tell()
+		if got := <-asked; strings.TrimSuffix(got, "/") != each.want {
+			t.Errorf("ping %d was %q, want %q", i, got, each.want)
 		}
 	}
 	stop()
 	<-ended
 	text := gather(t, metrics)
-	for _, want := range []string{`ksefmirror_cycles_total{mirror="acme",result="ok"} 1`, `result="failed"} 1`, `result="limited"} 1`, `ksefmirror_notices{kind="never_run",mirror="acme"} 1`} {
+	for _, want := range []string{`ksefmirror_cycles_total{mirror="acme",result="ok"} 1`, `result="failed"} 3`, `result="limited"} 1`, `ksefmirror_notices{kind="never_run",mirror="acme"} 1`} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %s in\n%s", want, text)
 		}

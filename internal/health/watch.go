@@ -2,14 +2,13 @@ package health
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
 	"time"
 
 	"ksefmirror/internal/event"
-	"ksefmirror/internal/ksef"
+	ksefsync "ksefmirror/sync"
 )
 
 // lookEvery is how often a mirror is looked at when no cycle ends: one may take
@@ -65,8 +64,9 @@ type Watcher struct {
 
 // moment is the beginning or the end of a cycle.
 type moment struct {
-	begins bool
-	err    error
+	begins  bool
+	stopped bool // it ends before it was done
+	err     error
 }
 
 // NewWatcher gives a watcher of m, which shares turns with the others. metrics may be
@@ -86,6 +86,10 @@ func (w *Watcher) Begin() { w.tell(moment{begins: true}) }
 // End tells that a cycle has ended, or an attempt to open the mirror failed with
 // err. It never waits.
 func (w *Watcher) End(err error) { w.tell(moment{err: err}) }
+
+// Stopped tells that a cycle has ended before it was done, because quiet hours have
+// begun, and what had failed in it by then; nil if nothing had. It never waits.
+func (w *Watcher) Stopped(err error) { w.tell(moment{stopped: true, err: err}) }
 
 func (w *Watcher) tell(m moment) {
 	select {
@@ -115,17 +119,20 @@ func (w *Watcher) Run(ctx context.Context) {
 	}
 }
 
-// ended takes note of the end of a cycle.
+// ended takes note of the end of a cycle. One that was stopped counts only if it had
+// failed by then, but whoever was told that it began is told that it has ended.
 func (w *Watcher) ended(ctx context.Context, m moment) {
-	w.last = m.err
-	var budget *ksef.BudgetError
-	if errors.As(m.err, &budget) {
-		w.last = nil // it goes on by itself: no failure
+	failed := m.err
+	if ksefsync.Limited(m.err) != nil {
+		failed = nil // it goes on by itself
 	}
-	if w.metrics != nil {
-		w.metrics.ended(w.mirror.Name, m.err)
+	if !m.stopped || failed != nil {
+		w.last = failed
+		if w.metrics != nil {
+			w.metrics.ended(w.mirror.Name, m.err)
+		}
 	}
-	if w.last != nil {
+	if failed != nil {
 		w.ping.send(ctx, "/fail")
 		return
 	}

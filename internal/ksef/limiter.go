@@ -606,12 +606,8 @@ func sleep(ctx context.Context, instead func(context.Context, time.Duration) err
 	if instead != nil {
 		return instead(ctx, d)
 	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
-	}
+	waiting, end := context.WithTimeout(ctx, d)
+	defer end()
+	<-waiting.Done()
+	return ctx.Err()
 }

@@ -1,16 +1,18 @@
-package sync
+package audit
 
 import (
 	"context"
 	"crypto/sha256"
 	"errors"
 	"io/fs"
+	"maps"
+	"slices"
 
 	"ksefmirror/db"
 	"ksefmirror/internal/tree"
 )
 
-// Verification is what [Mirror.Verify] found. Paths are relative to the
+// Verification is what [Auditor.Verify] found. Paths are relative to the
 // mirror's invoices folder.
 type Verification struct {
 	Invoices int      // rows checked
@@ -31,20 +33,20 @@ func (v Verification) Whole() bool {
 // Verify reads every file and every copy in the database and compares their
 // SHA-256 with what KSeF stated. With repair it writes missing and changed files
 // anew from the database; a changed file is kept beside. It deletes nothing.
-func (m *Mirror) Verify(ctx context.Context, repair bool) (Verification, error) {
+func (au *Auditor) Verify(ctx context.Context, repair bool) (Verification, error) {
 	var v Verification
 	paths := map[string]bool{}
-	for row, err := range m.db.Files(ctx) {
+	for row, err := range au.db.Files(ctx) {
 		if err != nil {
 			return v, err
 		}
 		v.Invoices++
 		paths[row.Path] = true
-		if err := m.verifyOne(ctx, row, repair, &v); err != nil {
+		if err := au.verifyOne(ctx, row, repair, &v); err != nil {
 			return v, err
 		}
 	}
-	for entry, err := range m.invoices.Walk() {
+	for entry, err := range au.invoices.Walk() {
 		if err != nil {
 			return v, err
 		}
@@ -55,16 +57,16 @@ func (m *Mirror) Verify(ctx context.Context, repair bool) (Verification, error) 
 	return v, nil
 }
 
-func (m *Mirror) verifyOne(ctx context.Context, row db.StoredFile, repair bool, v *Verification) error {
-	document, err := m.db.Document(ctx, row.KSeFNumber)
+func (au *Auditor) verifyOne(ctx context.Context, row db.StoredFile, repair bool, v *Verification) error {
+	document, err := au.db.Document(ctx, row.KSeFNumber)
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
 	if err != nil {
-		m.Log.Warn("copy in the database cannot be read", "ksef_number", row.KSeFNumber, "err", err)
+		au.log.Warn("copy in the database cannot be read", "ksef_number", row.KSeFNumber, "err", err)
 		v.Damaged = append(v.Damaged, row.Path)
 	}
-	content, readErr := m.invoices.Read(row.Path)
+	content, readErr := au.invoices.Read(row.Path)
 	switch {
 	case readErr == nil && sha256.Sum256(content) == row.SHA256:
 		return nil
@@ -78,7 +80,7 @@ func (m *Mirror) verifyOne(ctx context.Context, row db.StoredFile, repair bool, 
 	if !repair || err != nil {
 		return nil
 	}
-	kept, err := m.invoices.Put(ctx, tree.File{Path: row.Path, Content: document})
+	kept, err := au.invoices.Put(ctx, tree.File{Path: row.Path, Content: document})
 	if err != nil {
 		return err
 	}
@@ -87,4 +89,32 @@ func (m *Mirror) verifyOne(ctx context.Context, row db.StoredFile, repair bool, 
 		v.Kept = append(v.Kept, k.Beside)
 	}
 	return nil
+}
+
+// lookedUpTogether are the numbers that Unnamed asks the database for at once: they
+// and what it answers are in memory.
+const lookedUpTogether = 10_000
+
+// Unnamed gives, by the KSeF numbers that end their names, the files of a tree whose
+// invoice has no row in the database: their slash-separated paths in the tree.
+func Unnamed(ctx context.Context, d *db.DB, invoices *tree.Tree) (map[string][]string, error) {
+	files := map[string][]string{}
+	for entry, err := range invoices.Walk() {
+		if err != nil {
+			return nil, err
+		}
+		if number := tree.NumberOf(entry.Path); number != "" {
+			files[number] = append(files[number], entry.Path)
+		}
+	}
+	for numbers := range slices.Chunk(slices.Collect(maps.Keys(files)), lookedUpTogether) {
+		known, err := d.Known(ctx, numbers)
+		if err != nil {
+			return nil, err
+		}
+		for number := range known {
+			delete(files, number)
+		}
+	}
+	return files, nil
 }
