@@ -29,6 +29,7 @@ var imports = map[string][]string{
 	"ksefmirror/internal/control":          {},
 	"ksefmirror/internal/credential":       {},
 	"ksefmirror/internal/delivery":         {"db"},
+	"ksefmirror/internal/delivery/mailsim": {},
 	"ksefmirror/internal/doctor":           {"internal/tree"},
 	"ksefmirror/internal/event":            {},
 	"ksefmirror/internal/filewatch":        {},

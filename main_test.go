@@ -57,6 +57,7 @@ type place struct {
 	dir string
 	sim *ksefsim.Server
 	url string
+	env []string // what the program finds in its environment besides
 }
 
 func newPlace(t *testing.T) *place {
@@ -100,7 +101,7 @@ func (p *place) generate(n int) {
 func (p *place) command(args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(p.t.Context(), os.Args[0], args...)
 	cmd.Dir = p.dir
-	cmd.Env = append(os.Environ(), asProgram+"=1")
+	cmd.Env = append(append(os.Environ(), asProgram+"=1"), p.env...)
 	return cmd
 }
 

@@ -110,19 +110,32 @@ const goneWithin = 30 * time.Second
 // failures that are not crashes Windows would leave the service stopped whenever
 // it had said why it ended.
 func configure() error {
-	const day = 24 * 60 * 60
 	delayed := windows.SERVICE_DELAYED_AUTO_START_INFO{IsDelayedAutoStartUp: 1}
 	return withService(func(s *mgr.Service) error {
 		return errors.Join(
 			windows.ChangeServiceConfig2(s.Handle, windows.SERVICE_CONFIG_DELAYED_AUTO_START_INFO, (*byte)(unsafe.Pointer(&delayed))), // #nosec G103 -- Windows takes any structure here
-			s.SetRecoveryActions([]mgr.RecoveryAction{
-				{Type: mgr.ServiceRestart, Delay: 10 * time.Second},
-				{Type: mgr.ServiceRestart, Delay: 30 * time.Second},
-				{Type: mgr.ServiceRestart, Delay: time.Minute}, // and all later ones
-			}, day),
-			s.SetRecoveryActionsOnNonCrashFailures(true),
+			setRecovery(s),
 		)
 	})
+}
+
+// recovered is a Windows service that is told what follows its failures:
+// [mgr.Service].
+type recovered interface {
+	SetRecoveryActions(actions []mgr.RecoveryAction, resetAfterSeconds uint32) error
+	SetRecoveryActionsOnNonCrashFailures(also bool) error
+}
+
+func setRecovery(s recovered) error {
+	const day = 24 * 60 * 60
+	return errors.Join(
+		s.SetRecoveryActions([]mgr.RecoveryAction{
+			{Type: mgr.ServiceRestart, Delay: 10 * time.Second},
+			{Type: mgr.ServiceRestart, Delay: 30 * time.Second},
+			{Type: mgr.ServiceRestart, Delay: time.Minute}, // and all later ones
+		}, day),
+		s.SetRecoveryActionsOnNonCrashFailures(true),
+	)
 }
 
 // letWrite makes the data folder and lets the service's account write there. A

@@ -12,6 +12,7 @@ import (
 	kardianos "github.com/kardianos/service"
 	"golang.org/x/sys/windows"
 	"golang.org/x/sys/windows/svc"
+	"golang.org/x/sys/windows/svc/mgr"
 )
 
 // scratch is a machine in a folder, with a service manager that takes notes.
@@ -109,6 +110,53 @@ func TestInstallRefuses(t *testing.T) {
 	s.setup.Credentials = []string{"acme.token"}
 	if err := s.install(t); err == nil || !strings.Contains(err.Error(), "file:") {
 		t.Errorf("a credential of systemd: %v", err)
+	}
+}
+
+// fakeRecovery is a service manager's note of what follows failures.
+type fakeRecovery struct {
+	actions []mgr.RecoveryAction
+	reset   uint32
+	also    bool
+	refuse  error
+}
+
+func (f *fakeRecovery) SetRecoveryActions(actions []mgr.RecoveryAction, reset uint32) error {
+	f.actions, f.reset = actions, reset
+	return f.refuse
+}
+
+func (f *fakeRecovery) SetRecoveryActionsOnNonCrashFailures(also bool) error {
+	f.also = also
+	return nil
+}
+
+// What the plan says of recovery is what Windows is told: it restarts after every
+// failure, also one that the program reports, and never gives up.
+func TestRecovery(t *testing.T) {
+	var f fakeRecovery
+	if err := setRecovery(&f); err != nil {
+		t.Fatal(err)
+	}
+	s := newScratch(t)
+	plan, err := s.plan(s.setup)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var waits []string
+	for _, action := range f.actions {
+		if action.Type != mgr.ServiceRestart {
+			t.Errorf("it does %+v", action)
+		}
+		waits = append(waits, action.Delay.String())
+	}
+	if got := strings.Join(waits, " "); got != "10s 30s 1m0s" || !f.also || f.reset != 24*60*60 ||
+		!strings.Contains(plan.Definition, "restart after 10 s, 30 s, then every minute; also on a reported failure") {
+		t.Errorf("it waits %s, also without a crash: %v, begins anew after %d s; the plan says\n%s", got, f.also, f.reset, plan.Definition)
+	}
+	f.refuse = windows.ERROR_ACCESS_DENIED
+	if err := setRecovery(&f); !errors.Is(err, windows.ERROR_ACCESS_DENIED) {
+		t.Errorf("refused, and got %v", err)
 	}
 }
 

@@ -200,10 +200,58 @@ func TestAuditTriesAgain(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(invoices, other)); err != nil || !strings.Contains(w.log.String(), "cannot be restored now") {
 		t.Errorf("%v\n%s", err, w.log)
 	}
-	for _, err := range []error{os.Remove(filepath.Join(invoices, blocked)), m.Due(t.Context(), w.now), m.Close()} {
+	for _, err := range []error{os.Remove(filepath.Join(invoices, blocked)), m.Due(t.Context(), w.now)} {
 		if err != nil {
 			t.Fatal(err)
 		}
+	}
+	w.check()
+
+	// The same trouble on another day is said again.
+	w.nextDay()
+	w.log.Reset()
+	for _, err := range []error{
+		os.RemoveAll(filepath.Join(invoices, blocked)),
+		os.WriteFile(filepath.Join(invoices, blocked), []byte("a file in the place of the folder"), 0o600),
+		m.Due(t.Context(), w.now.Add(time.Hour)),
+		m.Close(),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !strings.Contains(w.log.String(), "cannot be restored now") {
+		t.Errorf("said once and never again:\n%s", w.log)
+	}
+}
+
+// A folder that goes while an audit is past it is restored at once, not by the next
+// audit.
+func TestWatcherHealsBehindAnAudit(t *testing.T) {
+	slow(t)
+	t.Parallel()
+	w := newWorld(t)
+	w.store(1300)
+	w.watch()
+	m := w.open()
+	if err := m.Due(t.Context(), w.now); err != nil { // the first thousand
+		t.Fatal(err)
+	}
+	if err := os.Rename(filepath.Join(w.dir, "invoices", "purchases", "2026", "10"), filepath.Join(w.dir, "aside")); err != nil {
+		t.Fatal(err)
+	}
+	for len(files(t, filepath.Join(w.dir, "invoices"))) != 1300 {
+		select {
+		case <-m.Changed():
+		case <-time.After(20 * time.Second):
+			t.Fatal("it is left so until the next audit")
+		}
+		if err := m.Heal(t.Context(), w.now.Add(time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := m.Close(); err != nil {
+		t.Error(err)
 	}
 	w.check()
 }

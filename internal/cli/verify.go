@@ -25,6 +25,9 @@ file is kept beside. Exits 3 when something is not as it should be.`,
 			}
 			whole := true
 			for _, m := range mirrors {
+				if err := refuseForeignFolder(m.Dir); err != nil {
+					return err
+				}
 				o, err := options(m, c.logger(loaded.Log))
 				if err != nil {
 					return err

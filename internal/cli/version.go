@@ -19,9 +19,16 @@ func (c *command) version() *cobra.Command {
 	}
 }
 
-// buildVersion is what the Go toolchain recorded: a released version, or the
-// commit that was built.
+// release is the version of a package, which .ci/package has the linker put here. It
+// is "" in what was built in another way, and never changes.
+var release string
+
+// buildVersion is the version of the package, or what the Go toolchain recorded: a
+// released version, or the commit that was built.
 func buildVersion() string {
+	if release != "" {
+		return release
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "unknown"

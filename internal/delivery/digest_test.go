@@ -1,194 +1,42 @@
 package delivery
 
 import (
-	"bufio"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/base64"
-	"fmt"
-	"io"
-	"math/big"
 	"mime"
-	"mime/quotedprintable"
-	"net"
-	"net/mail"
-	"net/textproto"
 	"strings"
-	"sync"
 	"testing"
 	"time"
+
+	"ksefmirror/internal/delivery/mailsim"
 )
 
-const mailPassword = "canary in the password of mail"
-
-// mailServer is a small SMTP server (RFC 5321) with STARTTLS and AUTH PLAIN.
+// mailServer is a mail server that a digest is sent to.
 type mailServer struct {
-	t         *testing.T
-	address   string
-	config    *tls.Config // of the server; nil: it offers no TLS
-	client    *tls.Config
-	tlsFirst  bool
-	noLogin   bool
-	refuse    string // the answer to a login; "": it is checked
-	hangUp    bool   // after a mail is accepted, without a word
-	mu        sync.Mutex
-	mails     []string
-	encrypted []bool
-	logins    int
+	t *testing.T
+	*mailsim.Server
 }
 
-func newMailServer(t *testing.T, change func(*mailServer)) *mailServer {
+func newMailServer(t *testing.T, change func(*mailsim.Server)) mailServer {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "mail"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	certificate, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	roots := x509.NewCertPool()
-	roots.AddCert(certificate)
-	s := &mailServer{
-		t: t, config: &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}},
-		client: &tls.Config{RootCAs: roots, ServerName: "127.0.0.1"},
-	}
-	if change != nil {
-		change(s)
-	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.address = listener.Addr().String()
-	var serving sync.WaitGroup
-	t.Cleanup(serving.Wait)
-	t.Cleanup(func() { listener.Close() })
-	serving.Go(func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			serving.Go(func() { s.serve(conn) })
-		}
-	})
-	return s
+	return mailServer{t, mailsim.New(t, change)}
 }
 
-func (s *mailServer) serve(conn net.Conn) {
-	defer func() { conn.Close() }()
-	encrypted := s.tlsFirst
-	if encrypted {
-		conn = tls.Server(conn, s.config)
-	}
-	in := textproto.NewReader(bufio.NewReader(conn))
-	say := func(lines ...string) { _, _ = fmt.Fprint(conn, strings.Join(lines, "\r\n")+"\r\n") }
-	say("220 mail.example.com")
-	for {
-		line, err := in.ReadLine()
-		if err != nil {
-			return
-		}
-		verb, rest, _ := strings.Cut(line, " ")
-		switch strings.ToUpper(verb) {
-		case "EHLO":
-			lines := []string{"250-mail.example.com"}
-			if s.config != nil && !encrypted {
-				lines = append(lines, "250-STARTTLS")
-			}
-			if encrypted && !s.noLogin {
-				lines = append(lines, "250-AUTH PLAIN LOGIN")
-			}
-			say(append(lines, "250 8BITMIME")...)
-		case "STARTTLS":
-			say("220 go on")
-			secure := tls.Server(conn, s.config)
-			if secure.HandshakeContext(context.Background()) != nil {
-				return
-			}
-			conn, encrypted, in = secure, true, textproto.NewReader(bufio.NewReader(secure))
-		case "AUTH":
-			_, code, _ := strings.Cut(rest, " ")
-			want := base64.StdEncoding.EncodeToString([]byte("\x00robot\x00" + mailPassword))
-			switch {
-			case s.refuse != "":
-				say(strings.ReplaceAll(s.refuse, "LINE", line))
-			case code != want:
-				say("535 5.7.8 wrong")
-			default:
-				s.mu.Lock()
-				s.logins++
-				s.mu.Unlock()
-				say("235 welcome")
-			}
-		case "DATA":
-			say("354 go on")
-			text, err := io.ReadAll(in.DotReader())
-			if err != nil {
-				return
-			}
-			s.mu.Lock()
-			s.mails, s.encrypted = append(s.mails, string(text)), append(s.encrypted, encrypted)
-			s.mu.Unlock()
-			say("250 accepted")
-			if s.hangUp {
-				return
-			}
-		case "QUIT":
-			say("221 bye")
-			return
-		default:
-			say("250 fine")
-		}
-	}
-}
-
-func (s *mailServer) digest() *Digest {
+func (s mailServer) digest() *Digest {
 	warsaw, err := time.LoadLocation("Europe/Warsaw")
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	return &Digest{
-		Server: s.address, From: "ksefmirror@example.com", To: []string{"anna@example.com", "jan@example.com"}, User: "robot",
-		Password: func() (string, error) { return mailPassword, nil }, Hour: 7, Zone: warsaw, TLS: s.client,
+		Server: s.Address, From: "ksefmirror@example.com", To: []string{"anna@example.com", "jan@example.com"}, User: mailsim.User,
+		Password: func() (string, error) { return mailsim.Password, nil }, Hour: 7, Zone: warsaw, TLS: s.Client(),
 	}
-}
-
-// body gives the headers and the decoded body of a mail.
-func body(t *testing.T, text string) (mail.Header, string) {
-	t.Helper()
-	message, err := mail.ReadMessage(strings.NewReader(text))
-	if err != nil {
-		t.Fatalf("%v:\n%s", err, text)
-	}
-	if encoding := message.Header.Get("Content-Transfer-Encoding"); encoding != "quoted-printable" {
-		t.Errorf("encoded as %q", encoding)
-	}
-	decoded, err := io.ReadAll(quotedprintable.NewReader(message.Body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return message.Header, strings.ReplaceAll(string(decoded), "\r\n", "\n")
 }
 
 // One mail a day tells of what was stored before its time, and none on a day
 // without anything.
 func TestDigest(t *testing.T) {
-	server := newMailServer(t, func(s *mailServer) { s.hangUp = true }) // which is no failure
+	server := newMailServer(t, func(s *mailsim.Server) { s.HangUp = true }) // which is no failure
 	s := newStore(t, DigestName)
 	digest := server.digest()
 	at := &clock{now: time.Now()} // the database stamps invoices by the real clock
@@ -199,8 +47,8 @@ func TestDigest(t *testing.T) {
 		if result := sender.tell(t.Context(), digest, false, time.Time{}); result.Err != nil || !result.next.After(at.Now()) {
 			t.Fatalf("got %+v", result)
 		}
-		if len(server.mails) != want {
-			t.Fatalf("%d mails, want %d", len(server.mails), want)
+		if len(server.Mails()) != want {
+			t.Fatalf("%d mails, want %d", len(server.Mails()), want)
 		}
 	}
 	send(0)
@@ -215,7 +63,8 @@ func TestDigest(t *testing.T) {
 	send(1)
 	at.advance(24 * time.Hour)
 	send(1)
-	header, text := body(t, server.mails[0])
+	mail := server.Mails()[0]
+	header, text := mail.Header, mail.Body
 	if got := header.Get("Subject"); got != "acme: 2 new invoices in KSeF (test)" {
 		t.Errorf("subject %q", got)
 	}
@@ -238,8 +87,8 @@ func TestDigest(t *testing.T) {
 	if text != want {
 		t.Errorf("got\n%s\nwant\n%s", text, want)
 	}
-	if server.logins != 1 || !server.encrypted[0] {
-		t.Errorf("%d logins, encrypted %v", server.logins, server.encrypted)
+	if server.Logins() != 1 || !mail.Encrypted {
+		t.Errorf("%d logins, encrypted %v", server.Logins(), mail.Encrypted)
 	}
 }
 
@@ -257,11 +106,11 @@ func TestDigestOfHostileInvoices(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if len(server.mails) != 2 {
-		t.Fatalf("%d mails", len(server.mails))
+	if len(server.Mails()) != 2 {
+		t.Fatalf("%d mails", len(server.Mails()))
 	}
-	first, text := body(t, server.mails[0])
-	second, _ := body(t, server.mails[1])
+	mails := server.Mails()
+	first, text, second := mails[0].Header, mails[0].Body, mails[1].Header
 	if id := first.Get("Message-Id"); id != "<0123@example.com>" || second.Get("Message-Id") != id {
 		t.Errorf("IDs %q and %q", id, second.Get("Message-Id"))
 	}
@@ -275,14 +124,14 @@ func TestDigestOfHostileInvoices(t *testing.T) {
 
 func TestDigestInTrouble(t *testing.T) {
 	for name, test := range map[string]struct {
-		server func(*mailServer)
+		server func(*mailsim.Server)
 		digest func(*Digest)
 		want   string
 	}{
 		"wrong password":      {nil, func(d *Digest) { d.Password = func() (string, error) { return "another canary", nil } }, "535"},
-		"answer repeats it":   {func(s *mailServer) { s.refuse = "535 what is LINE" }, nil, "did not accept user and password"},
+		"answer repeats it":   {func(s *mailsim.Server) { s.RefuseLogin = "535 what is LINE" }, nil, "did not accept user and password"},
 		"unknown certificate": {nil, func(d *Digest) { d.TLS = nil }, "certificate"},
-		"no TLS":              {func(s *mailServer) { s.config = nil }, nil, "does not support STARTTLS"},
+		"no TLS":              {func(s *mailsim.Server) { s.NoTLS = true }, nil, "does not support STARTTLS"},
 		"nobody there":        {nil, func(d *Digest) { d.Server = "127.0.0.1:1" }, "127.0.0.1:1"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -295,10 +144,10 @@ func TestDigestInTrouble(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Fatalf("got %v, want %s", err, test.want)
 			}
-			if text := err.Error(); strings.Contains(text, "canary") || strings.Contains(text, base64.StdEncoding.EncodeToString([]byte(mailPassword))[:20]) {
+			if text := err.Error(); strings.Contains(text, "canary") || strings.Contains(text, base64.StdEncoding.EncodeToString([]byte(mailsim.Password))[:20]) {
 				t.Errorf("it shows the password: %s", text)
 			}
-			if len(server.mails) != 0 {
+			if len(server.Mails()) != 0 {
 				t.Error("a mail was sent")
 			}
 		})
@@ -316,21 +165,21 @@ func TestDigestSecurity(t *testing.T) {
 			t.Errorf("%s: %d, want %d", server, got, want)
 		}
 	}
-	plain := newMailServer(t, func(s *mailServer) { s.config, s.noLogin = nil, true })
+	plain := newMailServer(t, func(s *mailsim.Server) { s.NoTLS, s.NoLogin = true, true })
 	digest := plain.digest()
 	digest.User = ""
-	if err := digest.Take(t.Context(), oneInvoice()); err == nil || len(plain.mails) != 0 {
+	if err := digest.Take(t.Context(), oneInvoice()); err == nil || len(plain.Mails()) != 0 {
 		t.Errorf("it was sent without TLS: %v", err)
 	}
 	digest.Security = Opportunistic
-	if err := digest.Take(t.Context(), oneInvoice()); err != nil || len(plain.mails) != 1 {
-		t.Errorf("%d mails, %v", len(plain.mails), err)
+	if err := digest.Take(t.Context(), oneInvoice()); err != nil || len(plain.Mails()) != 1 {
+		t.Errorf("%d mails, %v", len(plain.Mails()), err)
 	}
-	first := newMailServer(t, func(s *mailServer) { s.tlsFirst = true })
+	first := newMailServer(t, func(s *mailsim.Server) { s.TLSFirst = true })
 	digest = first.digest()
 	digest.Security = TLSFirst
-	if err := digest.Take(t.Context(), oneInvoice()); err != nil || len(first.mails) != 1 || !first.encrypted[0] || first.logins != 1 {
-		t.Errorf("%d mails, %v", len(first.mails), err)
+	if err := digest.Take(t.Context(), oneInvoice()); err != nil || len(first.Mails()) != 1 || !first.Mails()[0].Encrypted || first.Logins() != 1 {
+		t.Errorf("%d mails, %v", len(first.Mails()), err)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http/httptest"
@@ -14,10 +15,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"text/template"
 
 	"github.com/oasdiff/yaml3"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/promql/parser"
 
 	"ksefmirror/internal/config"
 	"ksefmirror/internal/event"
@@ -98,8 +101,8 @@ func TestMetricsOfAnUnreadableMirror(t *testing.T) {
 // adds instance and job.
 func exported(t *testing.T) map[string][]string {
 	t.Helper()
-	parser := expfmt.NewTextParser(model.LegacyValidation)
-	families, err := parser.TextToMetricFamilies(strings.NewReader(gather(t, everything())))
+	text := expfmt.NewTextParser(model.LegacyValidation)
+	families, err := text.TextToMetricFamilies(strings.NewReader(gather(t, everything())))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,53 +119,118 @@ func exported(t *testing.T) map[string][]string {
 	return labels
 }
 
-var (
-	metricName = regexp.MustCompile(`\b(?:ksefmirror|process|go)_[a-z0-9_]+`)
-	// matchers are the labels in braces; groupings those by which is summed or joined.
-	matchers   = regexp.MustCompile(`\{([^}]*)\}`)
-	matched    = regexp.MustCompile(`([a-z_]+)\s*(?:=~|!~|!=|=)`)
-	groupings  = regexp.MustCompile(`\b(?:by|on)\s*\(([^)]*)\)`)
-	quoted     = regexp.MustCompile(`"[^"]*"`)
-	templateOf = regexp.MustCompile(`\{\{\s*\$?(?:labels\.)?([a-z_]+)`)
-)
-
-// check reports what an expression and the texts beside it name that no program
-// exports.
-func check(t testing.TB, exported map[string][]string, where, expression string, texts ...string) {
+// labelsOf gives the labels that the series of an expression may have, and reports
+// what it asks for that no program exports. It knows as much of PromQL as the alerts
+// and the dashboard use, and reports the rest too.
+func labelsOf(t testing.TB, exported map[string][]string, expression parser.Expr) []string {
 	t.Helper()
-	names := metricName.FindAllString(expression, -1)
-	if len(names) == 0 {
-		t.Errorf("%s: no metric in %s", where, expression)
-	}
-	known := []string{"value"} // {{ $value }}
-	for _, name := range names {
-		if exported[name] == nil {
-			t.Errorf("%s: %s is not exported", where, name)
+	has := func(labels []string, used ...string) []string {
+		t.Helper()
+		for _, label := range used {
+			if !slices.Contains(labels, label) {
+				t.Errorf("%s: %q is no label of it, which are %q", expression, label, labels)
+			}
 		}
-		known = append(known, exported[name]...)
+		return used
 	}
-	var used []string
-	for _, each := range matchers.FindAllStringSubmatch(expression, -1) {
-		for _, label := range matched.FindAllStringSubmatch(quoted.ReplaceAllString(each[1], ""), -1) {
-			used = append(used, label[1])
+	switch e := expression.(type) {
+	case *parser.NumberLiteral:
+		return nil
+	case *parser.ParenExpr:
+		return labelsOf(t, exported, e.Expr)
+	case *parser.MatrixSelector:
+		return labelsOf(t, exported, e.VectorSelector)
+	case *parser.VectorSelector:
+		labels, known := exported[e.Name]
+		if !known {
+			t.Errorf("%s is not exported", e.Name)
+			return nil
+		}
+		for _, matcher := range e.LabelMatchers {
+			if matcher.Name != model.MetricNameLabel {
+				has(labels, matcher.Name)
+			}
+		}
+		return labels
+	case *parser.AggregateExpr:
+		labels := labelsOf(t, exported, e.Expr)
+		if e.Without {
+			break
+		}
+		return has(labels, e.Grouping...)
+	case *parser.Call:
+		var labels []string
+		for _, argument := range e.Args {
+			labels = append(labels, labelsOf(t, exported, argument)...)
+		}
+		if e.Func.Name == "absent" {
+			return nil // of what is not there, nothing but what is asked for is known
+		}
+		return labels
+	case *parser.BinaryExpr:
+		left, right := labelsOf(t, exported, e.LHS), labelsOf(t, exported, e.RHS)
+		switch {
+		case e.VectorMatching == nil: // one of them is a number
+			return append(left, right...)
+		case e.VectorMatching.On:
+			has(left, e.VectorMatching.MatchingLabels...)
+			has(right, e.VectorMatching.MatchingLabels...)
+		case len(e.VectorMatching.MatchingLabels) > 0:
+			t.Errorf("%s: ignoring is not known here", e)
+		case !slices.Equal(slices.Sorted(slices.Values(left)), slices.Sorted(slices.Values(right))):
+			t.Errorf("%s: series with the labels %q are compared with series with %q, which are never the same", e, left, right)
+		}
+		switch e.VectorMatching.Card {
+		case parser.CardOneToOne:
+			if e.VectorMatching.On {
+				return e.VectorMatching.MatchingLabels
+			}
+			return left
+		case parser.CardManyToOne: // group_left
+			return append(slices.Clone(left), has(right, e.VectorMatching.Include...)...)
+		case parser.CardManyToMany: // and, or, unless
+			return left
 		}
 	}
-	for _, each := range groupings.FindAllStringSubmatch(expression, -1) {
-		for label := range strings.SplitSeq(each[1], ",") {
-			used = append(used, strings.TrimSpace(label))
-		}
+	t.Errorf("%s: %T is not known here", expression, expression)
+	return nil
+}
+
+// check reports what an expression names that no program exports, and gives the
+// labels of its series.
+func check(t testing.TB, exported map[string][]string, expression string) []string {
+	t.Helper()
+	parsed, err := parser.ParseExpr(expression)
+	if err != nil {
+		t.Errorf("%s: %v", expression, err)
+		return nil
 	}
-	for _, text := range texts {
-		for _, each := range templateOf.FindAllStringSubmatch(text, -1) {
-			used = append(used, each[1])
-		}
+	if parsed.Type() != parser.ValueTypeVector {
+		t.Errorf("%s: it is a %s", expression, parsed.Type())
 	}
-	for _, label := range used {
-		if !slices.Contains(known, label) {
-			t.Errorf("%s: %s has no label %q", where, expression, label)
+	return labelsOf(t, exported, parsed)
+}
+
+// fill reports what a text of an alert names that its expression does not have.
+func fill(t testing.TB, labels []string, text string) {
+	t.Helper()
+	seconds := func(float64) string { return "" } // those of Prometheus's functions that are used
+	filled, err := template.New("").Option("missingkey=error").Funcs(template.FuncMap{"humanizeDuration": seconds}).
+		Parse("{{$labels := .Labels}}{{$value := .Value}}" + text)
+	if err == nil {
+		values := map[string]string{}
+		for _, label := range labels {
+			values[label] = label
 		}
+		err = filled.Execute(io.Discard, map[string]any{"Labels": values, "Value": 1.0})
+	}
+	if err != nil {
+		t.Errorf("%q: %v", text, err)
 	}
 }
+
+// legendLabel is a label in Grafana's name of a series.
+var legendLabel = regexp.MustCompile(`\{\{\s*([^}]*?)\s*\}\}`)
 
 const monitoring = "../../monitoring"
 
@@ -196,7 +264,12 @@ func TestAlerts(t *testing.T) {
 	}
 	metrics := exported(t)
 	for _, rule := range file.Groups[0].Rules {
-		check(t, metrics, rule.Alert, rule.Expr, rule.Annotations["summary"], rule.Annotations["description"])
+		labels := check(t, metrics, rule.Expr)
+		fill(t, labels, rule.Annotations["summary"])
+		fill(t, labels, rule.Annotations["description"])
+		if _, err := model.ParseDuration(rule.For); err != nil && rule.For != "" {
+			t.Errorf("%s: for: %v", rule.Alert, err)
+		}
 		if rule.Labels["severity"] == "" || rule.Annotations["summary"] == "" || rule.Annotations["description"] == "" {
 			t.Errorf("%s has no severity, summary or description", rule.Alert)
 		}
@@ -241,7 +314,12 @@ func TestDashboard(t *testing.T) {
 		}
 		ids[panel.ID] = true
 		for i, target := range panel.Targets {
-			check(t, metrics, panel.Title, target.Expr, target.LegendFormat)
+			labels := check(t, metrics, target.Expr)
+			for _, used := range legendLabel.FindAllStringSubmatch(target.LegendFormat, -1) {
+				if !slices.Contains(labels, used[1]) {
+					t.Errorf("%s: %s has no label %q", panel.Title, target.Expr, used[1])
+				}
+			}
 			shown += target.Expr
 			fmt.Fprintf(&rules, "  - record: panel_%d_%d\n    expr: %q\n", panel.ID, i, target.Expr)
 		}
@@ -308,10 +386,19 @@ func TestReadmeListsThem(t *testing.T) {
 func TestCheckFinds(t *testing.T) {
 	metrics := exported(t)
 	for _, wrong := range []string{
-		`ksefmirror_lag_seconds > 5`, `ksefmirror_level{role="buyer"} > 1`, `sum by (role) (ksefmirror_level)`, `1 > 0`,
+		`ksefmirror_lag_seconds > 5`, `ksefmirror_level{role="buyer"} > 1`, `sum by (role) (ksefmirror_level)`, `1 > bool 0`,
+		`ksefmirror_level >`, `rate(ksefmirror_requests_total)`, `ksefmirror_level > on (role) ksefmirror_invoices`,
+		`ksefmirror_role_invoices / ksefmirror_invoices`, `sum by (mirror) (ksefmirror_role_invoices{group="x"})`,
 	} {
 		found := &counter{TB: t}
-		check(found, metrics, "wrong", wrong)
+		check(found, metrics, wrong)
+		if found.errors == 0 {
+			t.Errorf("%s passes", wrong)
+		}
+	}
+	for _, wrong := range []string{"{{ $labels.role }}", "{{ $value | humanizeSize }}", "{{ $labels.mirror", "{{ $lables.mirror }}"} {
+		found := &counter{TB: t}
+		fill(found, check(t, metrics, `sum by (mirror) (ksefmirror_role_invoices) > 0`), wrong)
 		if found.errors == 0 {
 			t.Errorf("%s passes", wrong)
 		}
@@ -331,7 +418,7 @@ func (c *counter) Errorf(string, ...any) { c.errors++ }
 func promtool(t *testing.T, args ...string) {
 	t.Helper()
 	if _, err := exec.LookPath("promtool"); err != nil || testing.Short() {
-		t.Log("without promtool: only the names were checked")
+		t.Log("without promtool: parsed and compared with what is exported, not tried")
 		return
 	}
 	if out, err := exec.CommandContext(t.Context(), "promtool", args...).CombinedOutput(); err != nil {
