@@ -36,6 +36,9 @@ type Mirror interface {
 	// Changed is signalled when Heal has something to do; nil: never.
 	Changed() <-chan struct{}
 	Heal(ctx context.Context, until time.Time) error
+	// Rest gives back what the mirror need not hold until one of the others is called.
+	// It is called whenever they have done their work.
+	Rest()
 	Close() error
 }
 

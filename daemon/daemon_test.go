@@ -35,11 +35,19 @@ type mirror struct {
 	until  []time.Time // of each call of ReconcileDue
 	opened int
 	closed int
+	awake  bool // it was called and has not been told to rest
+}
+
+func (m *mirror) Rest() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.awake = false
 }
 
 func (m *mirror) Cycle(ctx context.Context) (ksefsync.Report, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.awake = true
 	m.began = append(m.began, time.Now())
 	return ksefsync.Report{}, m.answer(len(m.began) - 1)
 }
@@ -47,6 +55,7 @@ func (m *mirror) Cycle(ctx context.Context) (ksefsync.Report, error) {
 func (m *mirror) ReconcileDue(_ context.Context, until time.Time) (ksefsync.Reconciliation, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.awake = true
 	m.until = append(m.until, until)
 	if m.reconcile == nil {
 		return ksefsync.Reconciliation{}, nil
@@ -57,6 +66,7 @@ func (m *mirror) ReconcileDue(_ context.Context, until time.Time) (ksefsync.Reco
 func (m *mirror) AuditDue(ctx context.Context, until time.Time) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.awake = true
 	m.audits = append(m.audits, until)
 	if len(m.healed) > 0 {
 		m.mend(ctx, until)
@@ -70,6 +80,7 @@ func (m *mirror) AuditDue(ctx context.Context, until time.Time) error {
 func (m *mirror) BackUpDue(context.Context) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.awake = true
 	m.backUp++
 	return errors.New("the disk for backups is full")
 }
@@ -79,6 +90,7 @@ func (m *mirror) Changed() <-chan struct{} { return m.changed }
 func (m *mirror) Heal(ctx context.Context, until time.Time) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.awake = true
 	m.healed = append(m.healed, time.Now())
 	m.mend(ctx, until)
 	return nil
@@ -134,6 +146,43 @@ func keep(t *testing.T, d time.Duration, mirrors map[string]*mirror) string {
 		}
 	}
 	return log.String()
+}
+
+// Whatever a mirror was asked to do, it rests afterwards.
+func TestMirrorsRest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &mirror{answer: func(n int) error {
+			if n%2 == 1 {
+				return &ksef.Error{HTTPStatus: 500}
+			}
+			return nil
+		}, changed: make(chan struct{})}
+		d := &daemon.Daemon{Log: slog.New(slog.DiscardHandler)}
+		ctx, cancel := context.WithCancel(t.Context())
+		d.Keep(ctx, []daemon.Job{{Name: "a", Interval: 15 * time.Minute, Open: m.open}})
+		rests := func(after string) {
+			synctest.Wait()
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			if m.awake {
+				t.Errorf("it does not rest after %s", after)
+			}
+		}
+		rests("its first cycle")
+		m.changed <- struct{}{}
+		rests("a change in its folder")
+		if err := d.Do(ctx, "a", false, func(ctx context.Context, mirror daemon.Mirror) error { return mirror.AuditDue(ctx, time.Now()) }); err != nil {
+			t.Fatal(err)
+		}
+		rests("work by hand")
+		<-time.After(20 * time.Minute)
+		rests("a cycle that failed, and the one after it")
+		if len(m.began) != 3 || len(m.healed) != 1 || m.opened != 1 {
+			t.Errorf("%d cycles, healed %d times, opened %d times", len(m.began), len(m.healed), m.opened)
+		}
+		cancel()
+		d.Wait()
+	})
 }
 
 func TestRunsAtItsInterval(t *testing.T) {

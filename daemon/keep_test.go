@@ -49,6 +49,9 @@ func (b *busy) done() []string {
 	return slices.Clone(b.notes)
 }
 
+// Rest is not among what is noted: it follows all.
+func (b *busy) Rest() {}
+
 func (b *busy) do(ctx context.Context, what string, part func(context.Context) error) error {
 	b.note(what)
 	if part == nil {
@@ -560,4 +563,5 @@ func (*counted) AuditDue(context.Context, time.Time) error { return nil }
 func (*counted) BackUpDue(context.Context) error           { return nil }
 func (*counted) Changed() <-chan struct{}                  { return nil }
 func (*counted) Heal(context.Context, time.Time) error     { return nil }
+func (*counted) Rest()                                     {}
 func (*counted) Close() error                              { return nil }

@@ -25,7 +25,8 @@ const (
 	jitter = 10
 	// settle is added to the instant at which the limits allow the next request.
 	settle = time.Second
-	// recheck is how often a loop that waits looks at the wall clock.
+	// recheck is how often a loop that waits looks at the wall clock: at the beginning
+	// of each minute, so that hundreds of them wake the process once.
 	recheck = time.Minute
 	// horizon is how far ahead the quiet hours are looked for.
 	horizon = 48 * time.Hour
@@ -111,9 +112,11 @@ func (l *loop) run(ctx context.Context) {
 		started := time.Now()
 		if o == nil {
 			due = l.in(l.scheduled(ctx, started))
+			l.rest()
 			continue
 		}
 		err = l.byHand(ctx, *o)
+		l.rest()
 		if o.cycle && ctx.Err() == nil && o.ctx.Err() == nil {
 			due = l.in(l.next(started, err))
 		}
@@ -147,7 +150,8 @@ func (l *loop) wait(ctx context.Context, due moment) (*order, error) {
 		if left <= 0 && ctx.Err() == nil {
 			return nil, nil
 		}
-		timer.Reset(min(left, recheck))
+		now := time.Now()
+		timer.Reset(min(left, now.Truncate(recheck).Add(recheck).Sub(now)))
 		var changed <-chan struct{}
 		if l.mirror != nil {
 			changed = l.mirror.Changed()
@@ -162,6 +166,7 @@ func (l *loop) wait(ctx context.Context, due moment) (*order, error) {
 			if o := l.heal(ctx, due); o != nil {
 				return o, nil
 			}
+			l.rest()
 		}
 	}
 }
@@ -392,6 +397,13 @@ func (l *loop) logReport(report ksefsync.Report) {
 func (l *loop) beat(d time.Duration) {
 	if l.Beat != nil {
 		l.Beat(time.Now().Add(d), l.failures)
+	}
+}
+
+// rest has the mirror give back what it need not hold until its next turn.
+func (l *loop) rest() {
+	if l.mirror != nil {
+		l.mirror.Rest()
 	}
 }
 

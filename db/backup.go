@@ -88,12 +88,8 @@ func CheckBackup(ctx context.Context, path string, want Mirror) (_ Mirror, invoi
 	if version == 0 {
 		return Mirror{}, 0, fmt.Errorf("open backup %s: it is empty", d.path)
 	}
-	if d.read.DB, err = connect(d.path, readOnly, set.busyTimeout, readers); err != nil {
+	if err := d.connectReaders(set.busyTimeout); err != nil {
 		return Mirror{}, 0, err
-	}
-	// Not every query: the schema may be older.
-	if err := d.read.prepare(ctx, []string{selectMirror, selectDictionary}); err != nil {
-		return Mirror{}, 0, d.explain("read", err)
 	}
 	found, err := d.readMirror(ctx)
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"modernc.org/sqlite"
@@ -68,8 +69,8 @@ type DB struct {
 
 	busyTimeout time.Duration
 
-	read  pool
-	write pool // of one connection; empty when open for reading only
+	read  readPool
+	write writePool // of one connection; empty when open for reading only
 
 	dictionary   int64 // the row of dictionaries that new documents are compressed with
 	compressorMu sync.Mutex
@@ -80,12 +81,58 @@ type DB struct {
 	decompressors   map[int64]*decompressor // by row of dictionaries
 }
 
-// pool is a set of connections with the statements prepared on them, by their
-// text. The statements live as long as the pool: preparing costs more than
-// running them.
-type pool struct {
+// readPool is a set of connections with what can be asked of them, by its text.
+type readPool struct {
+	*sql.DB
+	statements map[string]*lazyStatement
+}
+
+// writePool is one connection with the commands prepared on it, by their text. They
+// live as long as it does: preparing costs more than running them.
+type writePool struct {
 	*sql.DB
 	statements map[string]*sql.Stmt
+}
+
+// lazyStatement is one that reads. It is prepared when it is first needed, and then
+// stays: who looks only at the status of a mirror needs few of them.
+type lazyStatement struct {
+	pool     *sql.DB
+	text     string
+	prepared atomic.Pointer[sql.Stmt]
+}
+
+func (s *lazyStatement) prepare(ctx context.Context) (*sql.Stmt, error) {
+	if known := s.prepared.Load(); known != nil {
+		return known, nil
+	}
+	// No lock is held: whoever has every connection would wait for it, and it for them.
+	statement, err := s.pool.PrepareContext(ctx, s.text)
+	if err != nil {
+		return nil, err
+	}
+	if s.prepared.CompareAndSwap(nil, statement) {
+		return statement, nil
+	}
+	return s.prepared.Load(), statement.Close() // another goroutine was faster
+}
+
+// QueryContext is that of [sql.Stmt].
+func (s *lazyStatement) QueryContext(ctx context.Context, args ...any) (*sql.Rows, error) {
+	statement, err := s.prepare(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return statement.QueryContext(ctx, args...)
+}
+
+// QueryRowContext is that of [sql.Stmt].
+func (s *lazyStatement) QueryRowContext(ctx context.Context, args ...any) *sql.Row {
+	statement, err := s.prepare(ctx)
+	if err != nil {
+		return s.pool.QueryRowContext(ctx, s.text, args...) // a row that tells why
+	}
+	return statement.QueryRowContext(ctx, args...)
 }
 
 // settings are what tests change.
@@ -161,10 +208,10 @@ func open(ctx context.Context, path string, want Mirror, log *slog.Logger, set s
 	if err := d.migrate(ctx, version, set.migrations, want); err != nil {
 		return nil, err
 	}
-	if d.read.DB, err = connect(d.path, readOnly, set.busyTimeout, readers); err != nil {
-		return nil, err
+	if err := d.write.prepare(ctx); err != nil {
+		return nil, d.explain("prepare commands of", err)
 	}
-	if err := d.prepare(ctx); err != nil {
+	if err := d.connectReaders(set.busyTimeout); err != nil {
 		return nil, err
 	}
 	if d.mirror, err = d.readMirror(ctx); err != nil {
@@ -196,14 +243,19 @@ func OpenReadOnly(ctx context.Context, path string) (_ *DB, err error) {
 			err = errors.Join(err, d.Close())
 		}
 	}()
-	if err := d.present(ctx, len(set.migrations)); err != nil {
+	if _, err := os.Stat(d.path); err != nil {
+		return nil, fmt.Errorf("open database: %w", err)
+	}
+	if err := d.connectReaders(set.busyTimeout); err != nil {
 		return nil, err
 	}
-	if d.read.DB, err = connect(d.path, readOnly, set.busyTimeout, readers); err != nil {
+	newest := len(set.migrations)
+	version, err := d.version(ctx, d.read.DB, newest)
+	if err != nil {
 		return nil, err
 	}
-	if err := d.prepare(ctx); err != nil {
-		return nil, err
+	if version < newest {
+		return nil, fmt.Errorf("open database %s: it has schema version %d and this program needs %d: start the daemon of this version, which migrates it", d.path, version, newest)
 	}
 	if d.mirror, err = d.readMirror(ctx); err != nil {
 		return nil, err
@@ -216,34 +268,14 @@ func OpenReadOnly(ctx context.Context, path string) (_ *DB, err error) {
 // and migrates nothing: without a database at path the error wraps
 // [os.ErrNotExist].
 func OpenBeside(ctx context.Context, path string, want Mirror, log *slog.Logger) (*DB, error) {
-	set, err := defaults()
+	present, err := OpenReadOnly(ctx, path)
 	if err != nil {
 		return nil, err
 	}
-	d, err := newDB(path, log, set)
-	if err != nil {
+	if err := present.Close(); err != nil {
 		return nil, err
 	}
-	if err := d.present(ctx, len(set.migrations)); err != nil {
-		return nil, err
-	}
-	return open(ctx, path, want, log, set)
-}
-
-// present reports an error unless the database is there, ours and of the newest
-// version.
-func (d *DB) present(ctx context.Context, newest int) error {
-	if _, err := os.Stat(d.path); err != nil {
-		return fmt.Errorf("open database: %w", err)
-	}
-	version, err := d.versionBefore(ctx, newest)
-	if err != nil {
-		return err
-	}
-	if version < newest {
-		return fmt.Errorf("open database %s: it has schema version %d and this program needs %d: start the daemon of this version, which migrates it", d.path, version, newest)
-	}
-	return nil
+	return Open(ctx, path, want, log)
 }
 
 func newDB(path string, log *slog.Logger, set settings) (*DB, error) {
@@ -258,23 +290,27 @@ func newDB(path string, log *slog.Logger, set settings) (*DB, error) {
 	return &DB{path: absolute, log: log, now: set.now, sleep: set.sleep, busyTimeout: set.busyTimeout}, nil
 }
 
-// prepare compiles every statement of the package.
-func (d *DB) prepare(ctx context.Context) error {
-	if err := d.read.prepare(ctx, queries()); err != nil {
-		return d.explain("prepare queries of", err)
+// connectReaders makes the pool that answers queries, but for those that the writer
+// answers, if there is one.
+func (d *DB) connectReaders(busyTimeout time.Duration) (err error) {
+	if d.read.DB, err = connect(d.path, readOnly, busyTimeout, readers); err != nil {
+		return err
 	}
-	if d.write.DB == nil {
-		return nil
+	d.read.statements = map[string]*lazyStatement{}
+	for _, text := range queries() {
+		d.read.statements[text] = &lazyStatement{pool: d.read.DB, text: text}
 	}
-	if err := d.write.prepare(ctx, commands()); err != nil {
-		return d.explain("prepare commands of", err)
+	if d.write.DB != nil {
+		for _, text := range writersQueries() {
+			d.read.statements[text].pool = d.write.DB
+		}
 	}
 	return nil
 }
 
-func (p *pool) prepare(ctx context.Context, texts []string) error {
-	p.statements = make(map[string]*sql.Stmt, len(texts))
-	for _, text := range texts {
+func (p *writePool) prepare(ctx context.Context) error {
+	p.statements = map[string]*sql.Stmt{}
+	for _, text := range commands() {
 		statement, err := p.PrepareContext(ctx, text)
 		if err != nil {
 			return fmt.Errorf("%s: %w", text, err)

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -266,6 +267,9 @@ func TestOpenReadOnly(t *testing.T) {
 	if xml, err := reader.Document(t.Context(), testNumber(0)); err != nil || hashOf(xml) != testInvoice(0).Hash {
 		t.Errorf("document: %v", err)
 	}
+	if n := reader.read.Stats().OpenConnections; n != 1 {
+		t.Errorf("%d connections, to ask one thing after another", n)
+	}
 	_, startErr := reader.StartRequest(t.Context(), "query", 0, nil, nil)
 	for name, err := range map[string]error{
 		"Commit":       reader.Commit(t.Context(), Batch{Role: "seller", Watermark: "w"}),
@@ -280,6 +284,46 @@ func TestOpenReadOnly(t *testing.T) {
 	}
 	if _, err := reader.read.Exec("DELETE FROM invoices"); err == nil || !strings.Contains(err.Error(), "readonly") {
 		t.Errorf("SQLite itself lets a reader write: %v", err)
+	}
+}
+
+// Queries are prepared by whoever asks them first, which several may do at once, also
+// while something is stored. One who gives up leaves everything as it was.
+func TestQueriesAskedAtOnce(t *testing.T) {
+	d := newTest(t)
+	for n := range 5 {
+		gone, cancel := context.WithCancel(t.Context())
+		cancel()
+		reader, err := OpenReadOnly(t.Context(), d.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var working sync.WaitGroup
+		for _, asked := range []*DB{d, reader} {
+			if _, err := asked.Streams(gone); !errors.Is(err, context.Canceled) {
+				t.Errorf("asked by one who has gone: %v", err)
+			}
+			for range 4 {
+				working.Go(func() {
+					if _, err := asked.Streams(t.Context()); err != nil {
+						t.Error(err)
+					}
+					if newest, err := asked.NewestID(t.Context()); err != nil || newest < int64(n) {
+						t.Errorf("newest %d of %d, %v", newest, n, err)
+					}
+				})
+			}
+		}
+		working.Go(func() {
+			if err := d.Commit(t.Context(), Batch{Role: "seller", Watermark: "2026-11-05T10:00:00+00:00", Invoices: testInvoices(n, n+1)}); err != nil {
+				t.Error(err)
+			}
+		})
+		working.Wait()
+		d.Rest()
+		if err := reader.Close(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

@@ -489,11 +489,11 @@ func (d *DB) counts(ctx context.Context, c *Counts) error {
 		return err
 	}
 	defer tx.Rollback()
-	err = tx.StmtContext(ctx, d.read.statements[selectCounts]).QueryRowContext(ctx).Scan(&c.Invoices, &c.Quarantined, &c.Unparsed)
+	err = tx.QueryRowContext(ctx, selectCounts).Scan(&c.Invoices, &c.Quarantined, &c.Unparsed)
 	if err != nil {
 		return err
 	}
-	rows, err := tx.StmtContext(ctx, d.read.statements[selectRoleCounts]).QueryContext(ctx)
+	rows, err := tx.QueryContext(ctx, selectRoleCounts)
 	if err != nil {
 		return err
 	}
@@ -545,7 +545,7 @@ func (d *DB) IsQuarantined(ctx context.Context, number, hash string) (bool, erro
 	return is, d.explain("read the quarantine from", err)
 }
 
-// queries are all statements that read, for the readers to prepare.
+// queries are all statements that read.
 func queries() []string {
 	return []string{
 		selectMirror, selectDictionaryID, selectDictionary, selectDocument, selectKnown, selectFiles, selectEmpty, selectListed, selectCounts,
@@ -553,6 +553,19 @@ func queries() []string {
 		selectReconciliation, selectHeld, countHeld, selectDifferences, countNotListed, selectFirstRun, selectOutdated, countOutdated, selectLastID,
 		selectDeliveries, selectNewestID, selectFirstSince, selectNewInvoices, countNewInvoices,
 		selectAudit, selectNewestPaths, selectAdopts, selectSearch,
+	}
+}
+
+// writersQueries are the queries that opening a database asks, and a cycle in which
+// nothing is new. All of them are short, and the writer answers them, so that such a
+// cycle needs no other connection: to open one costs more than all that is asked on
+// it, as SQLite reads the whole schema. Whoever asks them must hold no transaction,
+// nor the rows of another.
+func writersQueries() []string {
+	return []string{
+		selectMirror, selectDictionaryID, selectEmpty, selectAdopts, selectDeliveries, selectNewestPaths, countOutdated,
+		selectStreams, selectOpenQuarantine, selectExports, countAbandoned, selectKnown, selectRequests, selectBlocks,
+		selectAudit, selectLastID, selectFirstRun, selectReconciliation,
 	}
 }
 

@@ -48,8 +48,14 @@ func (d *DB) versionBefore(ctx context.Context, newest int) (version int, err er
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, look.Close()) }()
+	return d.version(ctx, look, newest)
+}
+
+// version gives the schema version of a database that is there, and refuses what
+// this program must not touch.
+func (d *DB) version(ctx context.Context, pool *sql.DB, newest int) (version int, err error) {
 	var application, objects int
-	err = look.QueryRowContext(ctx, `SELECT (SELECT application_id FROM pragma_application_id),
+	err = pool.QueryRowContext(ctx, `SELECT (SELECT application_id FROM pragma_application_id),
 		(SELECT user_version FROM pragma_user_version), (SELECT count(*) FROM sqlite_schema)`).
 		Scan(&application, &version, &objects)
 	switch {

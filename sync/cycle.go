@@ -39,7 +39,6 @@ func (r Report) Err() error {
 // concerns them all. Then it reads again, for a while, what an older version of the
 // program has read, if there is any: that needs no KSeF.
 func (m *Mirror) Cycle(ctx context.Context) (Report, error) {
-	defer m.db.Rest()
 	report, err := m.fetch(ctx)
 	if failed := m.rereadSome(ctx); failed != nil {
 		err = errors.Join(err, failed)

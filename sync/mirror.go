@@ -239,6 +239,10 @@ func (m *Mirror) night() time.Time { return lastNight(m.Now(), m.db.Mirror().ID,
 // Database is the mirror's database. It is closed with the mirror.
 func (m *Mirror) Database() *db.DB { return m.db }
 
+// Rest gives back memory and descriptors until the mirror has something to do again:
+// see [db.DB.Rest]. It is for a process that keeps many mirrors open.
+func (m *Mirror) Rest() { m.db.Rest() }
+
 // Close closes the mirror and releases its lock. Nothing is lost if it is never
 // called: a process that dies leaves what the last commit left.
 func (m *Mirror) Close() error {

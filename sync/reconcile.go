@@ -76,7 +76,6 @@ func (m *Mirror) Reconcile(ctx context.Context, r *Reconciliation) error {
 
 // reconcile takes every pass of r as far as it gets.
 func (m *Mirror) reconcile(ctx context.Context, r *Reconciliation) error {
-	defer m.db.Rest()
 	defer func() {
 		r.Roles = nil
 		for _, p := range r.passes {

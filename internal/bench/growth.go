@@ -162,6 +162,7 @@ func idle(ctx context.Context, j mirrorJob) (i idleness, err error) {
 		if err != nil {
 			return i, err
 		}
+		m.Rest() // as in the daemon
 		after, err := used()
 		if err != nil {
 			return i, err

@@ -230,7 +230,7 @@ func (k *keeping) stop() error {
 // and whether anything grows.
 func (b *bench) mirrors(ctx context.Context) (rows []row, err error) {
 	const (
-		few         = 10
+		few         = 12
 		quarterHour = 15 * time.Minute
 	)
 	err = b.with(ctx, scenario{Companies: b.Mirrors}, func(sim *simulator) (err error) {

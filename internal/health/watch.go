@@ -12,8 +12,9 @@ import (
 )
 
 // lookEvery is how often a mirror is looked at when no cycle ends: one may take
-// hours, or wait for KSeF for a day.
-const lookEvery = 10 * time.Minute
+// hours, or wait for KSeF for a day. It is more than the usual interval: each look opens
+// the database, and with hundreds of mirrors that adds up.
+const lookEvery = 20 * time.Minute
 
 // firstLook is how long after the start a mirror is looked at whose first cycle has
 // not ended by then. At the start itself all of them are busy enough.
