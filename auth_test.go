@@ -147,7 +147,7 @@ func newSimulator(t *testing.T, o ksefsim.Options, before func(http.Handler) htt
 	if o.HWMLag == 0 {
 		o.HWMLag = time.Millisecond
 	}
-	p := &place{t: t, dir: t.TempDir(), sim: ksefsim.New(o)}
+	p := &place{t: t, dir: folder(t), sim: ksefsim.New(o)}
 	handler := contract.Wrap(t, p.sim)
 	if before != nil {
 		handler = before(handler)

@@ -77,7 +77,7 @@ func newPlace(t *testing.T) *place {
 
 func newPlaceWith(t *testing.T, limits ksef.Limits) *place {
 	t.Helper()
-	p := &place{t: t, dir: t.TempDir(), sim: ksefsim.New(ksefsim.Options{HWMLag: time.Millisecond, Limits: limits})}
+	p := &place{t: t, dir: folder(t), sim: ksefsim.New(ksefsim.Options{HWMLag: time.Millisecond, Limits: limits})}
 	p.sim.AddToken(company, secretToken)
 	server := httptest.NewServer(contract.Wrap(t, p.sim))
 	t.Cleanup(server.Close)
@@ -88,6 +88,23 @@ func newPlaceWith(t *testing.T, limits ksef.Limits) *place {
 	}
 	p.put("config.toml", []byte(p.read("config.toml"))) // with the watcher off, if it is to be
 	return p
+}
+
+// folder makes a folder for a place. It does not have the test's name in its own, as
+// that of [testing.T.TempDir] has: the name of the daemon's socket in it may have 103
+// bytes.
+func folder(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "place")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
 }
 
 // long leaves a test out of the short run, with the race detector, under which every

@@ -29,7 +29,7 @@ type Sums struct {
 	Net      string `json:"net"`
 	VATPLN   string `json:"vat_pln"` // in PLN, whatever the currency
 	Gross    string `json:"gross"`
-	Unstated int    `json:"unstated"` // amounts that are in no sum: none was stated, or none in hundredths
+	Unstated int    `json:"unstated"` // amounts that are in no sum: none was stated, none in hundredths, or one too large
 }
 
 // table gathers sums. They are of any size: an issuer may state what it likes.

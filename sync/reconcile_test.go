@@ -732,9 +732,10 @@ func TestReconcileSums(t *testing.T) {
 		{"PLN", "0.1", "0.02", "0.12"}, {"PLN", "0.2", "0.05", "0.25"}, {"PLN", "-0.30", "-0.07", "-0.37"}, {"PLN", "0.01", "0", "0.01"},
 		{"EUR", "1000.005", "1", "1000.01"}, {"EUR", "9.99", "42.42", "12.29"},
 	}
-	for range 15 { // more than fits into 64 bits of hundredths
-		amounts = append(amounts, struct{ currency, net, vat, gross string }{"USD", "9999999999999999.99", "0.01", "9999999999999999.99"})
+	for range 15 { // the largest that is read
+		amounts = append(amounts, struct{ currency, net, vat, gross string }{"USD", "9000000000000.00", "0.01", "9000000000000.00"})
 	}
+	amounts = append(amounts, struct{ currency, net, vat, gross string }{"USD", "9000000000000.01", "0.01", "9999999999999999.99"}) // which is not
 	var invoices []ksefsim.Invoice
 	for _, invoice := range w.generate(200, 24*time.Hour, 96) {
 		if i := len(invoices); i < len(amounts) && isBuyer(invoice) {
@@ -754,7 +755,7 @@ func TestReconcileSums(t *testing.T) {
 	want := []ksefsync.Month{
 		{Month: "2026-11", Currency: "EUR", Partial: true, KSeF: ksefsync.Sums{Invoices: 2, Net: "9.99", VATPLN: "43.42", Gross: "1012.30", Unstated: 1}},
 		{Month: "2026-11", Currency: "PLN", Partial: true, KSeF: ksefsync.Sums{Invoices: 4, Net: "0.01", VATPLN: "0.00", Gross: "0.01"}},
-		{Month: "2026-11", Currency: "USD", Partial: true, KSeF: ksefsync.Sums{Invoices: 15, Net: "149999999999999999.85", VATPLN: "0.15", Gross: "149999999999999999.85"}},
+		{Month: "2026-11", Currency: "USD", Partial: true, KSeF: ksefsync.Sums{Invoices: 16, Net: "135000000000000.00", VATPLN: "0.16", Gross: "135000000000000.00", Unstated: 2}},
 	}
 	for i := range want {
 		want[i].Here = want[i].KSeF
