@@ -341,6 +341,23 @@ func (p *place) database() string {
 	return filepath.Join(p.dir, "data", "acme", "database", "invoices.db")
 }
 
+// quit ends the daemon by SIGQUIT, at which Go prints every goroutine, as it does at a
+// panic, and gives all that it has said.
+func (d *daemon) quit() string {
+	d.t.Helper()
+	if err := d.process.Process.Signal(syscall.SIGQUIT); err != nil {
+		d.t.Fatal(err)
+	}
+	for d.lines.Scan() {
+		d.log.WriteString(d.lines.Text() + "\n")
+	}
+	_ = d.process.Wait() // it was killed
+	if !strings.Contains(d.log.String(), "goroutine ") {
+		d.t.Errorf("no goroutines in\n%s", d.log.String())
+	}
+	return d.log.String()
+}
+
 // wantPlanted fails for what was never planted, and so cannot have been found.
 func (c *canaries) wantPlanted(t *testing.T, what ...string) {
 	t.Helper()
@@ -427,17 +444,7 @@ func TestCanary(t *testing.T) {
 				}
 			}
 		}
-		if err := d.process.Process.Signal(syscall.SIGQUIT); err != nil {
-			t.Fatal(err)
-		}
-		for d.lines.Scan() {
-			d.log.WriteString(d.lines.Text() + "\n")
-		}
-		_ = d.process.Wait() // it was killed
-		if !strings.Contains(d.log.String(), "goroutine ") {
-			t.Errorf("no goroutines in\n%s", d.log.String())
-		}
-		c.look(t, "log and goroutines", []byte(d.log.String()))
+		c.look(t, "log and goroutines", []byte(d.quit()))
 		close(goOn)
 
 		// The next daemon takes the export up. It is still running when its files are
@@ -584,6 +591,21 @@ func TestCanaryInCredentials(t *testing.T) {
 		p.saying(c, test.code, "config", "check")
 		out, _ := p.command("sync").CombinedOutput() // it ends as config check or as the login
 		c.look(t, test.name+": sync", out)
+	}
+	if runtime.GOOS != "windows" {
+		address := freeAddress(t)
+		p.put("config.toml", []byte(fmt.Sprintf("metrics = %q\n", address)+debugLog+p.table("acme", company.Value, sealed+`passphrase = "file:secrets/passphrase"`)))
+		d := p.daemon()
+		d.until("cycle done", `"ok":true`, `"authorized"`)
+		metrics := ""
+		p.eventually("metrics", func() bool {
+			metrics = p.get("http://" + address + "/metrics")
+			return strings.Contains(metrics, `ksefmirror_credential_end_timestamp_seconds{mirror="acme"}`)
+		})
+		c.look(t, "metrics", []byte(metrics))
+		p.saying(c, 0, "status", "--json")
+		c.look(t, "log and goroutines", []byte(d.quit()))
+		c.look(t, "tables", rows(t, p.database()))
 	}
 	p.put("config.toml", []byte(p.table("acme", company.Value, byToken))) // not one that holds a secret by mistake
 	p.lookAround(c, "at the end")

@@ -520,7 +520,7 @@ func TestNothingGrowsInAWeek(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var jobs []daemon.Job
 		var cycles atomic.Int64
-		const count = 50
+		const count = 300
 		for i := range count {
 			fails := i%10 == 0
 			b := &counted{cycles: &cycles, fails: fails}

@@ -110,13 +110,15 @@ const goneWithin = 30 * time.Second
 // failures that are not crashes Windows would leave the service stopped whenever
 // it had said why it ended.
 func configure() error {
-	delayed := windows.SERVICE_DELAYED_AUTO_START_INFO{IsDelayedAutoStartUp: 1}
 	return withService(func(s *mgr.Service) error {
-		return errors.Join(
-			windows.ChangeServiceConfig2(s.Handle, windows.SERVICE_CONFIG_DELAYED_AUTO_START_INFO, (*byte)(unsafe.Pointer(&delayed))), // #nosec G103 -- Windows takes any structure here
-			setRecovery(s),
-		)
+		change := func(level uint32, info *byte) error { return windows.ChangeServiceConfig2(s.Handle, level, info) }
+		return errors.Join(setDelayedStart(change), setRecovery(s))
 	})
+}
+
+func setDelayedStart(change func(level uint32, info *byte) error) error {
+	delayed := windows.SERVICE_DELAYED_AUTO_START_INFO{IsDelayedAutoStartUp: 1}
+	return change(windows.SERVICE_CONFIG_DELAYED_AUTO_START_INFO, (*byte)(unsafe.Pointer(&delayed))) // #nosec G103 -- Windows takes any structure here
 }
 
 // recovered is a Windows service that is told what follows its failures:

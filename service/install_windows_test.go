@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unsafe"
 
 	kardianos "github.com/kardianos/service"
 	"golang.org/x/sys/windows"
@@ -157,6 +158,23 @@ func TestRecovery(t *testing.T) {
 	f.refuse = windows.ERROR_ACCESS_DENIED
 	if err := setRecovery(&f); !errors.Is(err, windows.ERROR_ACCESS_DENIED) {
 		t.Errorf("refused, and got %v", err)
+	}
+}
+
+// What the plan says of the start is what Windows is told.
+func TestDelayedStart(t *testing.T) {
+	var level, delayed uint32
+	refused := windows.ERROR_ACCESS_DENIED
+	err := setDelayedStart(func(l uint32, info *byte) error {
+		level, delayed = l, (*windows.SERVICE_DELAYED_AUTO_START_INFO)(unsafe.Pointer(info)).IsDelayedAutoStartUp // #nosec G103 -- as Windows reads it
+		return refused
+	})
+	if level != windows.SERVICE_CONFIG_DELAYED_AUTO_START_INFO || delayed != 1 || !errors.Is(err, refused) {
+		t.Errorf("at level %d it says %d; refused, and got %v", level, delayed, err)
+	}
+	s := newScratch(t)
+	if plan, err := s.plan(s.setup); err != nil || !strings.Contains(plan.Definition, "Start:    automatic, delayed\n") {
+		t.Errorf("%v; the plan says\n%s", err, plan.Definition)
 	}
 }
 

@@ -93,6 +93,7 @@ func testFilters(t *testing.T, f *office) {
 	buyer := f.strings("SELECT buyer_name FROM v_invoices WHERE buyer_name GLOB '*[ąęłóżś]*' AND buyer_nip IS NOT NULL LIMIT 1")[0]
 	part := strings.ToUpper(folded(buyer))[1:] // without marks, in other letters, and not from the beginning
 	nip := f.strings("SELECT max(buyer_nip) FROM v_invoices")[0]
+	line := f.strings("SELECT max(name) FROM v_lines WHERE name GLOB '*[ąęłóżś]*'")[0]
 	const newest = " ORDER BY stored_at DESC, id DESC"
 	for _, c := range []struct {
 		name, where string
@@ -105,6 +106,7 @@ func testFilters(t *testing.T, f *office) {
 		{"NIP", "'" + nip + "' IN (buyer_nip, seller_nip)", []string{"--counterparty", "PL " + nip[:3] + "-" + nip[3:]}},
 		{"name", "'" + buyer + "' IN (buyer_name, seller_name)", []string{"--counterparty", part}},
 		{"number", "invoice_number LIKE '%KOR%'", []string{"--number", "kor"}},
+		{"text", "ksef_number IN (SELECT ksef_number FROM v_lines WHERE name = '" + line + "')", []string{"--text", strings.ToUpper(folded(line))}},
 		{"amount", "gross_minor BETWEEN 10000 AND 500050", []string{"--amount-from", "100", "--amount-to", "5000,50"}},
 		{"negative", "gross_minor <= -1", []string{"--amount-to", "-0.01"}},
 		{"type", "invoice_type IN ('KOR', 'ZAL')", []string{"--type", "kor,Zal"}},
@@ -429,6 +431,15 @@ func testShow(t *testing.T, f *office) {
 	after := f.strings("SELECT printf('%.2f', max(iif(is_last, gross_after_minor, NULL)) / 100.0) FROM v_chain WHERE original_ksef_number = '" + original + "'")
 	if len(after) != 1 || !strings.Contains(shown, "Corrected by") || !strings.Contains(shown, number) || !strings.Contains(shown, "gross "+after[0]) {
 		t.Errorf("%v after all, in\n%s", after, shown)
+	}
+	pair := strings.Fields(f.strings(`SELECT s.ksef_number || ' ' || a.advance_ksef_number || ' ' || printf('%.2f', s.left_minor / 100.0) FROM v_settlements s
+		JOIN v_advances a ON a.invoice_id = s.invoice_id WHERE s.advances = 1 AND s.advances_found = 1 LIMIT 1`)[0])
+	settlement, advance, left := pair[0], pair[1], pair[2]
+	if out, _ := f.run(0, "show", settlement); !strings.Contains(out, "Settles") || !strings.Contains(out, advance) || !strings.Contains(out, "left to pay "+left) {
+		t.Errorf("the settlement of %s, which leaves %s:\n%s", advance, left, out)
+	}
+	if out, _ := f.run(0, "show", advance); !strings.Contains(out, "Settled by") || !strings.Contains(out, settlement) {
+		t.Errorf("the advance that %s settles:\n%s", settlement, out)
 	}
 	xml, _ := f.run(0, "show", "acme", number, "--xml")
 	file, err := os.ReadFile(filepath.Join(f.dir, "data", "acme", "invoices", f.strings("SELECT xml_path FROM v_invoices WHERE ksef_number = '" + number + "'")[0]))
