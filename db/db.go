@@ -329,17 +329,18 @@ func (d *DB) Created() bool { return d.created }
 // Rest lets go of what takes memory until it is needed again, some 5 MB after
 // something was stored and 2 MB in any case: the daemon keeps hundreds of databases
 // open in which hardly ever anything happens. It costs some milliseconds at the next
-// use, and the log is written back as by [DB.Close].
+// use, and the log is written back as by [DB.Close], unless a reader is in use.
 func (d *DB) Rest() {
 	d.compressorMu.Lock()
 	d.compressor = nil
 	d.compressorMu.Unlock()
 	// Connections with their caches, schemas and statements. Those that are in use are
-	// not touched; statements are prepared again on the next ones.
-	for p, connections := range map[*sql.DB]int{d.read.DB: readers, d.write.DB: 1} {
-		p.SetMaxIdleConns(0)
-		p.SetMaxIdleConns(connections)
-	}
+	// not touched; statements are prepared again on the next ones. The writer comes last:
+	// the last connection writes the log back, and a reader may not.
+	d.read.SetMaxIdleConns(0)
+	d.read.SetMaxIdleConns(readers)
+	d.write.SetMaxIdleConns(0)
+	d.write.SetMaxIdleConns(1)
 }
 
 // Close writes the write-ahead log back into the database, unless a reader is in

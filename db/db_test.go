@@ -144,6 +144,21 @@ func TestRest(t *testing.T) {
 	}
 }
 
+// Where readers have answered and none is in use, the log is written back at rest.
+func TestRestWritesTheLogBack(t *testing.T) {
+	d := newTest(t)
+	for n := range 8 {
+		commit(t, d, Batch{Role: "seller", Invoices: testInvoices(n, n+1)})
+		if _, err := d.Document(t.Context(), testNumber(n)); err != nil {
+			t.Fatal(err)
+		}
+		d.Rest()
+		if info, err := os.Stat(d.path + "-wal"); err != nil || info.Size() != 0 {
+			t.Fatalf("the log has %d bytes at rest %d, %v", info.Size(), n, err)
+		}
+	}
+}
+
 func TestOpenRefuses(t *testing.T) {
 	slow(t)
 	query := func(statements string) func(*testing.T, string) {

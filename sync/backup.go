@@ -62,7 +62,7 @@ func (m *Mirror) BackUpDue(ctx context.Context) error {
 	if m.BackUpTo == "" || m.Now().Sub(m.backedUp) < backupRetry {
 		return nil
 	}
-	last, err := LastBackup(m.BackUpTo, m.Dir, m.db.Mirror().ID)
+	last, err := LastBackup(m.BackUpTo, m.Dir, m.db.Mirror().ID, m.Now())
 	if err == nil && !last.Before(m.night()) {
 		return nil
 	}
@@ -80,8 +80,8 @@ func (m *Mirror) BackUpDue(ctx context.Context) error {
 
 // LastBackup gives when the newest backup in a folder was made of the mirror that is
 // in dir and has the given ID; zero: there is none.
-func LastBackup(folder, dir, id string) (time.Time, error) {
-	names, err := backups(folder, dir, id, "")
+func LastBackup(folder, dir, id string, now time.Time) (time.Time, error) {
+	names, err := backups(folder, dir, id, "", now)
 	if err != nil || len(names) == 0 {
 		return time.Time{}, err
 	}
@@ -102,16 +102,18 @@ func backupName(dir, id string) *regexp.Regexp {
 }
 
 // backups gives the names of the backups of a mirror in a folder, oldest first; with
-// the suffix of unfinished ones, those.
-func backups(folder, dir, id, suffix string) ([]string, error) {
+// the suffix of unfinished ones, those. One that is yet to be made was named before the
+// clock was set back: until then it neither stands for another nor has one removed.
+func backups(folder, dir, id, suffix string, now time.Time) ([]string, error) {
 	entries, err := os.ReadDir(folder) // by name
 	if err != nil {
 		return nil, fmt.Errorf("folder for backups, which is never made, in case its volume is not mounted: %w", err)
 	}
-	ours := backupName(dir, id)
+	ours, latest := backupName(dir, id), now.UTC().Format(backupTime)
 	var names []string
 	for _, entry := range entries {
-		if name, has := strings.CutSuffix(entry.Name(), suffix); has && entry.Type().IsRegular() && ours.MatchString(name) {
+		name, has := strings.CutSuffix(entry.Name(), suffix)
+		if parts := ours.FindStringSubmatch(name); has && entry.Type().IsRegular() && parts != nil && parts[1] <= latest {
 			names = append(names, entry.Name())
 		}
 	}
@@ -124,7 +126,7 @@ func (o *Options) backUp(ctx context.Context, d *db.DB) (Backup, error) {
 	if err != nil {
 		return Backup{}, fmt.Errorf("back up into %s: %w", o.BackUpTo, err)
 	}
-	names, err := backups(o.BackUpTo, o.Dir, d.Mirror().ID, "")
+	names, err := backups(o.BackUpTo, o.Dir, d.Mirror().ID, "", o.Now())
 	if err != nil || o.BackUpKeep == 0 {
 		return made, err
 	}
@@ -190,7 +192,7 @@ func (o *Options) readyForBackup(ctx context.Context, d *db.DB) error {
 	if inside, err := filepath.Rel(database, to); err == nil && filepath.IsLocal(inside) {
 		return errors.New("choose another folder than the database's")
 	}
-	left, err := backups(to, o.Dir, d.Mirror().ID, partial)
+	left, err := backups(to, o.Dir, d.Mirror().ID, partial, o.Now())
 	if err != nil {
 		return err
 	}

@@ -244,6 +244,40 @@ func TestNightlyBackups(t *testing.T) {
 	}
 }
 
+// A backup that was named by a clock that was far ahead puts off none of the next, and
+// makes room for itself at the cost of none.
+func TestNightlyBackupsAfterTheClockWasSetBack(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, ksefsim.Options{})
+	w.add(w.generate(5, time.Hour, 95)...)
+	w.mustCycle()
+	folder := t.TempDir()
+	w.options.BackUpTo, w.options.BackUpKeep = folder, 1
+	backUp := func() (id string) {
+		t.Helper()
+		m := w.open()
+		id = m.Database().Mirror().ID
+		if err := errors.Join(m.BackUpDue(t.Context()), m.Close()); err != nil {
+			t.Fatal(err)
+		}
+		return id
+	}
+	const day, year = 24 * time.Hour, 365 * 24 * time.Hour
+	w.clock.advance(year)
+	backUp()
+	w.clock.advance(-year)
+	for range 3 {
+		last, err := ksefsync.LastBackup(folder, w.dir, backUp(), w.clock.Now())
+		if age := w.clock.Now().Sub(last); err != nil || age < 0 || age > time.Minute {
+			t.Errorf("the last backup is of %s, %v; there are %v", last, err, files(t, folder))
+		}
+		w.clock.advance(day)
+	}
+	if made := files(t, folder); len(made) != 2 {
+		t.Errorf("there are %v, want the one of next year and the last", made)
+	}
+}
+
 // The database is damaged beyond opening. It is rebuilt: the old one is kept, and
 // every file that is right is taken over wherever people have put it, also when the
 // layout has changed since.

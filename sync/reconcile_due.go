@@ -90,7 +90,8 @@ func dueSpan(now, night, firstRun time.Time, past []db.Reconciliation) time.Dura
 		since := night.AddDate(0, 0, 1-each.nights)
 		done := false
 		for _, r := range past {
-			done = done || r.Span >= each.span && !r.Finished.IsZero() && r.Err == "" && !r.Started.Before(since)
+			lately := !r.Started.Before(since) && !r.Started.After(now) // and not yet to come, as above
+			done = done || r.Span >= each.span && !r.Finished.IsZero() && r.Err == "" && lately
 		}
 		if !done {
 			return each.span

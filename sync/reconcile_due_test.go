@@ -36,6 +36,7 @@ func TestDueSpan(t *testing.T) {
 		"failed just now":                    {long, time.Hour, []db.Reconciliation{ended(three, 0, "HTTP 503"), ended(month, 1, "")}, 0},
 		"failed some hours ago":              {long, 5 * time.Hour, []db.Reconciliation{ended(three, 0, "HTTP 503"), ended(month, 1, "")}, three},
 		"failed by a clock that was ahead":   {long, time.Hour, []db.Reconciliation{ended(three, -1, "HTTP 503"), ended(month, 1, "")}, three},
+		"done by a clock that was ahead":     {long, time.Minute, []db.Reconciliation{ended(month, -300, ""), ended(three, 1, ""), ended(week, 3, ""), ended(month, 9, "")}, three},
 		"the long one failed the day before": {long, time.Minute, []db.Reconciliation{ended(month, 1, "HTTP 503"), ended(three, 2, "")}, month},
 	} {
 		if got := dueSpan(night.Add(test.after), night, test.first, test.past); got != test.want {

@@ -78,7 +78,7 @@ func (m Mirror) backup(now time.Time) string {
 	if err != nil || id == "" {
 		return "" // it has never run, or has worse troubles
 	}
-	last, err := ksefsync.LastBackup(m.Backups, m.Dir, id)
+	last, err := ksefsync.LastBackup(m.Backups, m.Dir, id, now)
 	switch {
 	case err != nil:
 		return err.Error()
