@@ -72,6 +72,7 @@ func readEverything(t *testing.T, d *DB) {
 // An amount that overflows when it is summed up is not read, and so breaks no view for
 // those who read the other invoices. The largest that is read breaks none either.
 func TestAbsurdAmounts(t *testing.T) {
+	slow(t)
 	for amount, want := range map[string]string{
 		"90000000000000000.00": "", "-90000000000000000.00": "", "9999999999999999.99": "", "9000000000000.01": "",
 		"9000000000000.00": "[900000000000000,1800000000000000,2700000000000000]",
@@ -96,6 +97,7 @@ func TestAbsurdAmounts(t *testing.T) {
 
 // No invoice does it alone, with as many payments as are read of one.
 func TestAbsurdInvoice(t *testing.T) {
+	slow(t)
 	d := newTest(t)
 	commit(t, d, Batch{Role: "seller", Invoices: absurdInvoices(t, fmt.Sprintf("%d.%02d", parse.MaxAmount/100, parse.MaxAmount%100), 10_001)[:1]})
 	readEverything(t, d)
