@@ -72,16 +72,23 @@ func (d *DB) version(ctx context.Context, pool *sql.DB, newest int) (version int
 }
 
 // migrate brings the database from a version to the newest one, after a backup
-// where there is something to lose, each step in one transaction with the version's number: a crash leaves it at one version or the
-// next, and the next Open goes on from there.
+// where there is something to lose, each step in one transaction with the version's
+// number: a crash leaves it at one version or the next, and the next Open goes on from
+// there. One that is new gets all at once, so that it waits for the disk once; a crash
+// leaves it as empty as it was.
 func (d *DB) migrate(ctx context.Context, version int, migrations []string, want Mirror) error {
 	if version > 0 && version < len(migrations) {
 		if err := d.backup(ctx, version); err != nil {
 			return err
 		}
 	}
-	for ; version < len(migrations); version++ {
-		err := d.transaction(ctx, fmt.Sprintf("migrate to version %d", version+1), func(ctx context.Context, tx *sql.Tx) error {
+	d.created = version == 0
+	for version < len(migrations) {
+		next := version + 1
+		if d.created {
+			next = len(migrations)
+		}
+		err := d.transaction(ctx, fmt.Sprintf("migrate to version %d", next), func(ctx context.Context, tx *sql.Tx) error {
 			// Another process may have been faster between the first look and here.
 			var present int
 			if err := tx.QueryRowContext(ctx, "PRAGMA user_version").Scan(&present); err != nil {
@@ -90,28 +97,28 @@ func (d *DB) migrate(ctx context.Context, version int, migrations []string, want
 			if present != version {
 				return fmt.Errorf("another process is migrating it, to version %d by now: let only one instance run", present)
 			}
-			if _, err := tx.ExecContext(ctx, migrations[version]); err != nil {
-				return err
-			}
-			if version == 0 {
-				if err := initialise(ctx, tx, want); err != nil {
-					return err
+			for i, migration := range migrations[version:next] {
+				if _, err := tx.ExecContext(ctx, migration); err != nil {
+					return fmt.Errorf("version %d: %w", version+i+1, err)
+				}
+				if version+i == 0 {
+					if err := initialise(ctx, tx, want); err != nil {
+						return err
+					}
 				}
 			}
-			// A crash after the first version and before this one leaves a database that
-			// takes over only what is where the layout of today has it.
-			if version+1 == len(migrations) && d.created && !want.TakesOver.IsZero() {
+			if d.created && !want.TakesOver.IsZero() {
 				if _, err := tx.ExecContext(ctx, updateAdopts, 1); err != nil {
 					return err
 				}
 			}
-			_, err := tx.ExecContext(ctx, fmt.Sprintf("PRAGMA user_version = %d", version+1))
+			_, err := tx.ExecContext(ctx, fmt.Sprintf("PRAGMA user_version = %d", next))
 			return err
 		})
 		if err != nil {
 			return err
 		}
-		d.created = d.created || version == 0
+		version = next
 	}
 	return nil
 }
