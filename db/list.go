@@ -221,7 +221,7 @@ var detailLists = [...]struct{ name, query string }{
 
 // NumberEnding gives the KSeF number whose part after the NIP is given: the date and
 // the technical part. The error wraps [ErrNotStored] if there is none. It goes through
-// all numbers, which takes a second or less.
+// all numbers: it is for a person at the keyboard.
 func (d *DB) NumberEnding(ctx context.Context, ending string) (string, error) {
 	var number string
 	var found int
